@@ -1,0 +1,1 @@
+"""What both stages share: table schemas, the concept store, manifests, configuration, the DuckDB views."""

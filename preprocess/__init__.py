@@ -1,0 +1,1 @@
+"""Stage 1: image-caption shards in, a concept store out."""

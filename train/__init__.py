@@ -1,0 +1,1 @@
+"""Stage 2: a concept store in, a fine-tuned CLIP out."""
