@@ -1,0 +1,65 @@
+"""Contrastive losses. b pairs on this rank, B over all ranks, D the joint width; features are normalised.
+
+`first` is the place of this rank's pair 0 among the B. Anchors are local and candidates global, so that the
+largest matrix is [2b, 2B]: memory does not grow with the square of the global batch. The mean over ranks of
+each loss is the loss of the whole batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(
+    anchors: Tensor, candidates: Tensor, positives: Tensor, scale: Tensor, present: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of each anchor's similarities with its positive as the class.
+
+    anchors: [N, D]; candidates: [C, D]; positives: [N] int64 in 0..C-1; scale: scalar factor on the cosine;
+    present: [C] bool, which candidates count. Returns the mean over anchors.
+    """
+    logits = (scale * anchors) @ candidates.T
+    if present is not None:
+        logits = logits.masked_fill(~present, float("-inf"))
+    return F.cross_entropy(logits, positives)
+
+
+def clip_contrast(
+    text: Tensor,
+    image: Tensor,
+    all_text: Tensor,
+    all_image: Tensor,
+    scale: Tensor,
+    first: int = 0,
+    negatives: Tensor | None = None,
+    negative_valid: Tensor | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE between modalities: CLIP's, MACCO's augmented alignment, or NegCLIP's.
+
+    text, image: anchors [V, b, D], view 0 being the full samples; further views are masked ones.
+    all_text, all_image: candidates [V, B, D].
+    negatives: hard negative captions [K, D] of all ranks, more candidates for image anchors; negative_valid:
+    [K] bool, which of them exist.
+    The positive of anchor i in every view is the full partner i. Returns the mean of both directions.
+    """
+    positives = first + torch.arange(text.shape[1], device=text.device).repeat(len(text))
+    captions, present = all_text.flatten(0, 1), None
+    if negatives is not None:
+        exists = torch.ones(len(negatives), dtype=torch.bool, device=text.device)
+        exists = exists if negative_valid is None else negative_valid
+        present = torch.cat([exists.new_ones(len(captions)), exists])
+        captions = torch.cat([captions, negatives])
+    to_image = info_nce(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale)
+    to_text = info_nce(image.flatten(0, 1), captions, positives, scale, present)
+    return (to_image + to_text) / 2
+
+
+def intra_modal(
+    masked: Tensor, full: Tensor, all_masked: Tensor, all_full: Tensor, scale: Tensor, first: int = 0
+) -> Tensor:
+    """MACCO's intra-modal regularisation for one modality: symmetric InfoNCE masked <-> full.
+
+    masked, full: [b, D]; all_masked, all_full: [B, D].
+    """
+    positives = first + torch.arange(len(full), device=full.device)
+    return (info_nce(masked, all_full, positives, scale) + info_nce(full, all_masked, positives, scale)) / 2
