@@ -1,0 +1,47 @@
+"""Checkpoints in the format of transformers: GroundingDINO, MM-GroundingDINO, LLMDet."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
+
+from pipeline.errors import UserError
+from preprocess.detectors.canvas import ImageRule
+from preprocess.grounding import Packer, PromptBatch
+
+# transformers finds the ends of phrases by these ids, whatever the vocabulary says.
+WIRED_IDS = {"[PAD]": 0, "[CLS]": 101, "[SEP]": 102, ".": 1012}
+
+
+class HuggingFaceNetwork:
+    """A grounding-dino or mm-grounding-dino checkpoint from a local folder."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        for token, wired in WIRED_IDS.items():
+            if tokenizer.convert_tokens_to_ids(token) != wired:
+                raise UserError(f"{folder}: the vocabulary must have {token!r} at {wired}, as BERT's has")
+        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+        wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys")}
+        if any(wrong.values()):
+            told = ", ".join(f"{len(keys)} {kind} {keys[:3]}" for kind, keys in wrong.items() if keys)
+            raise UserError(f"{folder}: the weights do not fit config.json: {told}")
+        self.model = model.eval().to(device)
+        self.device = device
+        self.rule = ImageRule.from_preprocessor(folder / "preprocessor_config.json")
+        self.num_queries = int(model.config.num_queries)
+        positions = int(model.config.text_config.max_position_embeddings)
+        self.packer = Packer(tokenizer, int(model.config.max_text_len), positions)
+
+    def __call__(self, pixels: Tensor, mask: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """See `Network`."""
+        out = self.model(
+            pixel_values=pixels,
+            pixel_mask=mask.long(),
+            input_ids=prompts.input_ids,
+            attention_mask=prompts.attention_mask.long(),
+        )
+        return out.logits, out.pred_boxes

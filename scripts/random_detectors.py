@@ -1,0 +1,117 @@
+"""Write detectors with random weights, to run the whole extraction without a download.
+
+    python scripts/random_detectors.py DIR --vocab VOCAB [--small]
+
+DIR gets `groundingdino_swint_random.pth` with `bert-base-uncased/` beside it (groundingdino:DIR/...pth),
+`grounding-dino/` and `mm-grounding-dino/` (transformers:DIR/...). The architectures are the published
+ones; `--small` cuts layers, widths and image size, so that a test takes seconds. VOCAB is BERT's vocab.txt.
+Their boxes are noise: they show speed, and that parts fit.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from preprocess.detectors.compat import build_model
+from preprocess.detectors.locate import BERT, OFFICIAL, official_config
+
+ORIGINAL = "groundingdino_swint_random.pth"
+SMALL_CONFIG = "small.py"  # beside ORIGINAL
+SMALL_OFFICIAL = {"enc_layers": 1, "dec_layers": 2, "dim_feedforward": 64, "num_queries": 20}
+SMALL_BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL_SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+SMALL_MODEL = {
+    "num_queries": 20,
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+}
+SMALL_SIDES = {"shortest_edge": 128, "longest_edge": 256}
+
+
+def shake(model: torch.nn.Module, seed: int) -> None:
+    """Fill weights so that text and image matter: the usual initial values leave all boxes the same."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.7 / weight[0].numel() ** 0.5, generator=generator)
+        elif name.endswith(("gamma_v", "gamma_l", "vision_param", "text_param")):
+            torch.nn.init.constant_(weight, 0.3)
+        elif weight.dim() == 0:  # the bias of all logits, which starts as a low prior
+            torch.nn.init.zeros_(weight)
+
+
+def write_bert(folder: Path, vocab: Path, small: bool) -> None:
+    """BERT's configuration and vocabulary, without weights."""
+    from transformers import BertConfig
+
+    BertConfig(**(SMALL_BERT if small else {}), architectures=["BertModel"]).save_pretrained(folder)
+    shutil.copy(vocab, folder / "vocab.txt")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_original(out: Path, small: bool, seed: int = 0) -> str:
+    """GroundingDINO SwinT as an official file; returns its spec. BERT's folder must lie in `out`."""
+    config = official_config(OFFICIAL["swint"][1])
+    if small:
+        lines = [f"{name} = {value!r}\n" for name, value in SMALL_OFFICIAL.items()]
+        (out / SMALL_CONFIG).write_text(config.read_text() + "".join(lines))
+        config = out / SMALL_CONFIG
+    model, _ = build_model(config, out / BERT)
+    shake(model, seed)
+    torch.save(
+        {"model": {f"module.{key}": value for key, value in model.state_dict().items()}}, out / ORIGINAL
+    )
+    return f"groundingdino:{out / ORIGINAL}" + (f"@{config}" if small else "")
+
+
+def write_transformers(folder: Path, bert: Path, kind: str, small: bool, seed: int = 0) -> str:
+    """A checkpoint of `kind`, grounding-dino or mm-grounding-dino; returns its spec."""
+    from transformers import (
+        AutoConfig,
+        AutoModelForZeroShotObjectDetection,
+        AutoTokenizer,
+        GroundingDinoImageProcessor,
+        SwinConfig,
+    )
+
+    swin: dict[str, Any] = {"window_size": 7, "out_features": ["stage2", "stage3", "stage4"]}
+    config = AutoConfig.for_model(
+        kind,
+        backbone_config=SwinConfig(**swin, **(SMALL_SWIN if small else {})),
+        text_config=AutoConfig.from_pretrained(bert),
+        **(SMALL_MODEL if small else {}),
+    )
+    model = AutoModelForZeroShotObjectDetection.from_config(config)
+    shake(model, seed)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(folder)
+    sides = {"size": SMALL_SIDES} if small else {}
+    GroundingDinoImageProcessor(**sides).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def main() -> None:
+    """Write all three and print their specs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--vocab", type=Path, required=True)
+    parser.add_argument("--small", action="store_true")
+    args = parser.parse_args()
+    write_bert(args.out / BERT, args.vocab, args.small)
+    print(write_original(args.out, args.small))
+    for kind in ("grounding-dino", "mm-grounding-dino"):
+        print(write_transformers(args.out / kind, args.out / BERT, kind, args.small))
+
+
+if __name__ == "__main__":
+    main()
