@@ -57,7 +57,9 @@ CONCEPTS: Final = pa.schema(
         pa.field("head", pa.string(), nullable=False),  # head word(s): "ice cream truck", "sitting", "red"
         pa.field("head_start", pa.int32(), nullable=False),
         pa.field("head_end", pa.int32(), nullable=False),
-        pa.field("pos", pa.string(), nullable=False),  # coarse part of speech of the head: NOUN, VERB, ADP, ...
+        pa.field(
+            "pos", pa.string(), nullable=False
+        ),  # coarse part of speech of the head: NOUN, VERB, ADP, ...
         pa.field("subject_id", pa.string()),  # relation: concept_id of an object; null where it is a pronoun
         pa.field("object_id", pa.string()),
         pa.field("owner_id", pa.string()),  # attribute: concept_id of its object

@@ -1,0 +1,188 @@
+"""The concept store: Parquet tables by shard, where one small JSON per shard, written last, is the commit."""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import files
+from pipeline.errors import UserError
+from pipeline.schema import SCHEMA_VERSION, TABLES
+from pipeline.views import views_sql
+
+Settings = Mapping[str, Any]
+
+# Ids share long prefixes with their neighbours, which delta encoding stores once.
+_DELTA = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id", "key")
+
+
+def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
+    """Serialise `table`, with exactly `schema`, the same bytes for the same rows."""
+    out = io.BytesIO()
+    delta = [name for name in _DELTA if name in schema.names]
+    pq.write_table(
+        table.cast(schema),
+        out,
+        compression="zstd",
+        use_dictionary=[name for name in schema.names if name not in delta],
+        column_encoding=dict.fromkeys(delta, "DELTA_BYTE_ARRAY"),
+    )
+    return out.getvalue()
+
+
+class Store:
+    """A concept store at any fsspec URL. `Store.open` reads one; `Store.create` makes or extends one."""
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.local = isinstance(self.fs, LocalFileSystem)
+        # What DuckDB is told: an absolute path, or the URL with its protocol.
+        self.url = self.root if self.local else self.fs.unstrip_protocol(self.root)
+        self._lock: Any = None
+
+    @classmethod
+    def open(cls, url: str) -> "Store":
+        """Open an existing store; raise UserError where there is none."""
+        store = cls(url)
+        if not store.fs.exists(store.path("store.json")):
+            raise UserError(
+                f"{url} is not a concept store (no store.json); make one with: macco-prep extract"
+            )
+        version = store.description()["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{url} has schema version {version}, this macco reads {SCHEMA_VERSION}: extract it anew"
+            )
+        return store
+
+    @classmethod
+    def create(cls, url: str, settings: Settings) -> "Store":
+        """Open a store for writing, made with `settings`; refuse one that was made with others.
+
+        Raises UserError naming the first setting that differs, when another process is writing to it, or
+        when nothing can be written there.
+        """
+        store = cls(url)
+        try:
+            exists = store.fs.exists(store.path("store.json"))
+        except OSError as error:
+            raise UserError(f"cannot read {url}: {error}") from error
+        if exists:
+            cls.open(url)._require(settings)
+        elif store.local and store.fs.isdir(store.root) and store.fs.ls(store.root):
+            names = {name.rsplit("/", 1)[-1] for name in store.fs.ls(store.root, detail=False)}
+            if not names <= {*TABLES, "shards", "failed", "views.sql", ".lock"}:
+                raise UserError(f"{url} is a folder with other things in it: choose a new --out")
+        try:
+            for folder in (*TABLES, "shards", "failed"):
+                store.fs.makedirs(store.path(folder), exist_ok=True)
+            if store.local:
+                store._lock = files.lock(store.path(".lock"))
+                if store._lock is None:
+                    raise UserError(
+                        f"another macco-prep is writing to {url}: wait for it, or choose another --out"
+                    )
+                for folder in ("", *TABLES, "shards", "failed"):
+                    files.sweep(store.fs, store.path(folder))
+            for name, schema in TABLES.items():
+                # A view over a glob that matches nothing is an error: a file without rows gives it a schema.
+                store._put(f"{name}/_schema.parquet", parquet_bytes(schema.empty_table(), schema))
+            store._put("shards/_schema.json", b'{"shard": null}')
+            store._put("views.sql", views_sql(store.url).encode())
+            if not exists:
+                description = {"schema_version": SCHEMA_VERSION, "settings": dict(settings)}
+                store._put("store.json", json.dumps(description, indent=1).encode())
+        except OSError as error:
+            raise UserError(f"cannot write to {url}: {error}") from error
+        return store
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else str(self.root)
+
+    def description(self) -> dict[str, Any]:
+        """store.json: the schema version, and every setting that shaped the rows."""
+        return self._json("store.json")
+
+    def _require(self, settings: Settings) -> None:
+        mine = self.description()["settings"]
+        for name in sorted({*mine, *settings}):
+            if mine.get(name) != settings.get(name):
+                raise UserError(
+                    f"{self.url} was made with {name} = {mine.get(name)!r}, not {settings.get(name)!r}: "
+                    "a store holds rows of one making; use the same setting or another --out"
+                )
+
+    def committed(self) -> set[str]:
+        """Names of the shards whose rows are complete."""
+        return self._names("shards")
+
+    def failed(self) -> set[str]:
+        """Names of the shards that were given up."""
+        return self._names("failed")
+
+    def shard(self, name: str) -> dict[str, Any]:
+        """The commit record of one shard."""
+        return self._json(f"shards/{name}.json")
+
+    def failure(self, name: str) -> dict[str, Any]:
+        """Why a shard was given up."""
+        return self._json(f"failed/{name}.json")
+
+    def table(self, name: str, shard: str) -> pa.Table:
+        """One shard's rows of the table `name`."""
+        return pq.read_table(
+            io.BytesIO(self.fs.cat_file(self.path(f"{name}/{shard}.parquet"))), schema=TABLES[name]
+        )
+
+    def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
+        """Write one shard's tables, then its record: from then on its rows are visible.
+
+        Raises UserError where nothing can be written (a full disk); nothing of the shard is visible then.
+        """
+        try:
+            # A shard that is done again must not be seen half old, half new.
+            self._remove(f"shards/{shard}.json")
+            for name, schema in TABLES.items():
+                self._put(f"{name}/{shard}.parquet", parquet_bytes(tables[name], schema))
+            self._put(f"shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
+            self._remove(f"failed/{shard}.json")
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def fail(self, shard: str, record: Mapping[str, Any]) -> None:
+        """Note that a shard was given up, with the reason."""
+        self._put(f"failed/{shard}.json", json.dumps(dict(record), indent=1).encode())
+
+    def _names(self, folder: str) -> set[str]:
+        try:
+            paths = self.fs.ls(self.path(folder), detail=False, refresh=True)
+        except FileNotFoundError:
+            return set()
+        names = (path.rsplit("/", 1)[-1] for path in paths)
+        stems = {
+            name[: -len(".json")] for name in names if name.endswith(".json") and not name.startswith(".")
+        }
+        return stems - {"_schema"}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self.fs.cat_file(self.path(name)))
+        except ValueError as error:
+            raise UserError(
+                f"{self.url}/{name} is not valid JSON ({error}): restore it or delete it"
+            ) from error
+        if not isinstance(value, dict):
+            raise UserError(f"{self.url}/{name} holds no JSON object: restore it or delete it")
+        return value
+
+    def _put(self, name: str, data: bytes) -> None:
+        files.put(self.fs, self.path(name), data)
+
+    def _remove(self, name: str) -> None:
+        if self.fs.exists(self.path(name)):
+            self.fs.rm_file(self.path(name))

@@ -1,0 +1,316 @@
+"""macco-prep: the commands of stage 1. Each imports what it needs when it runs, so that --help is quick."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.console import run as run_app
+from pipeline.errors import UserError
+from preprocess.config import ExtractConfig
+
+app = typer.Typer(
+    help="Image-caption shards in, a concept store out; then SQL over it.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_DEFAULT = ExtractConfig()
+Out = Annotated[str, typer.Option("--out", help="The store: a folder or any fsspec URL.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
+ParserName = Annotated[
+    str,
+    typer.Option(
+        "--parser", help="en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm."
+    ),
+]
+Rules = Annotated[str, typer.Option(help="repaired, or original: SceneGraphParser's plain rules.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BatchSize = Annotated[int, typer.Option(help="(image, prompt) pairs that the detector sees at once.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Grounding actors; 0: in this process, without Ray. Default: as many as fit."),
+]
+ParseWorkers = Annotated[
+    int | None, typer.Option(help="Parsing actors. Default: by the number of grounding actors.")
+]
+GpusPerActor = Annotated[
+    float | None,
+    typer.Option(help="GPUs of one grounding actor, e.g. 1 or 0.5. Default: 1 if there are any."),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A Ray cluster (auto, or host:port). Default: Ray on this machine.")
+]
+Retries = Annotated[int, typer.Option(help="Further tries before a shard is given up.")]
+
+
+@app.command()
+def extract(
+    out: Out,
+    shards: Annotated[
+        list[str] | None,
+        typer.Option(help="Shards: braces, globs, URLs, e.g. 'cc3m/{00000..00331}.tar'. May be repeated."),
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(help="A corpus described in YAML: a file, or the name of one in data_manifests/."),
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where the manifest's corpus lies.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the corpus in ids. Default: the folder's, or the manifest's.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="auto, webdataset, img2dataset, tsv, csv, coco or parquet.")
+    ] = "auto",
+    caption_field: Annotated[
+        list[str] | None,
+        typer.Option(help="JSON key (or txt) or column with the caption(s). May be repeated."),
+    ] = None,
+    image_field: Annotated[str | None, typer.Option(help="Column that holds image paths or bytes.")] = None,
+    key_field: Annotated[str | None, typer.Option(help="Column that names the image.")] = None,
+    image_root: Annotated[str | None, typer.Option(help="Folder that image paths start from.")] = None,
+    rows_per_shard: Annotated[
+        int, typer.Option(help="Images in one shard of a table, COCO JSON or Parquet.")
+    ] = 1000,
+    parser: ParserName = _DEFAULT.parser,
+    rules: Rules = _DEFAULT.rules,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="tiny (ships with macco), groundingdino:swint|swinb|FILE.pth, or transformers:NAME_OR_DIR."
+        ),
+    ] = _DEFAULT.detector,
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = _DEFAULT.dtype,
+    box_threshold: Annotated[
+        float, typer.Option(help="Keep boxes down to this score; choose a higher one later, in SQL.")
+    ] = (_DEFAULT.box_threshold),
+    nms_iou: Annotated[
+        float, typer.Option(help="Of two boxes of one phrase that overlap more, the better stays.")
+    ] = _DEFAULT.nms_iou,
+    max_boxes: Annotated[
+        int, typer.Option(help="At most so many boxes of one phrase in an image.")
+    ] = _DEFAULT.max_boxes,
+    max_caption_chars: Annotated[
+        int, typer.Option(help="Longer captions are failed rows.")
+    ] = _DEFAULT.max_caption_chars,
+    max_pixels: Annotated[
+        int, typer.Option(help="Larger images are failed rows (decompression bombs).")
+    ] = _DEFAULT.max_pixels,
+    device: Device = _DEFAULT.device,
+    batch_size: BatchSize = _DEFAULT.batch_size,
+    workers: Workers = None,
+    parse_workers: ParseWorkers = None,
+    gpus_per_actor: GpusPerActor = None,
+    ray_address: RayAddress = None,
+    retries: Retries = 2,
+) -> None:
+    """Extract concepts and boxes from image-caption shards into a store.
+
+    The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
+    """
+    from pipeline.store import Store
+    from preprocess.run import Job, RunConfig
+    from preprocess.sources import plan, plan_manifest
+
+    if (shards is None) == (manifest is None):
+        raise UserError("say what to extract: either --shards 'PATTERN' or --manifest FILE")
+    config = ExtractConfig(
+        parser=parser, rules=rules, detector=detector, dtype=dtype, box_threshold=box_threshold, nms_iou=nms_iou,
+        max_boxes=max_boxes, max_caption_chars=max_caption_chars, max_pixels=max_pixels, device=device,
+        batch_size=batch_size,
+    )  # fmt: skip
+    run = RunConfig(
+        workers=workers,
+        parse_workers=parse_workers,
+        gpus_per_actor=gpus_per_actor,
+        ray_address=ray_address,
+        retries=retries,
+    )
+    run.check()
+    config.check()
+    if manifest is not None:
+        todo = plan_manifest(manifest, root, dataset=dataset, rows_per_shard=rows_per_shard)
+    else:
+        todo = plan(
+            shards or [], dataset=dataset, format=format, captions=caption_field or [], image=image_field, key=key_field,
+            image_root=image_root, rows_per_shard=rows_per_shard,
+        )  # fmt: skip
+    store = Store.create(out, config.settings())
+    _extract(store, [Job(shard) for shard in todo], config, run)
+
+
+def _extract(store: Any, todo: Any, config: ExtractConfig, run: Any) -> None:
+    """Run, say what was done, and end with 1 if anything was given up."""
+    from preprocess.run import extract_shards
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    summary = extract_shards(store, todo, config, run)
+    total = sum(summary.samples.values())
+    bad = {status: count for status, count in sorted(summary.samples.items()) if status != "ok"}
+    rate = f", {total / summary.seconds:.0f} samples/s" if total else ""
+    print(
+        f"{summary.committed} shards extracted, {summary.skipped} were there, {len(summary.failed)} failed; "
+        f"{total} samples in {summary.seconds:.0f} s{rate}; failed samples: {bad or 'none'}"
+    )
+    for shard, why in sorted(summary.failed.items()):
+        print(f"failed: {shard}: {why}", file=sys.stderr)
+    if summary.failed:
+        print(f"try them again with: macco-prep retry {store.url}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def retry(
+    path: StorePath,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Also redo failed samples of committed shards.")
+    ] = False,
+    device: Device = _DEFAULT.device,
+    batch_size: BatchSize = _DEFAULT.batch_size,
+    workers: Workers = None,
+    parse_workers: ParseWorkers = None,
+    gpus_per_actor: GpusPerActor = None,
+    ray_address: RayAddress = None,
+    retries: Retries = 2,
+) -> None:
+    """Try again what failed: the shards that were given up, with --samples failed samples too."""
+    from pipeline.store import Store
+    from preprocess.retry import failed_samples, failed_shards
+    from preprocess.run import RunConfig
+
+    settings = Store.open(path).description()["settings"]
+    config = ExtractConfig.from_settings(settings, device=device, batch_size=batch_size)
+    run = RunConfig(
+        workers=workers,
+        parse_workers=parse_workers,
+        gpus_per_actor=gpus_per_actor,
+        ray_address=ray_address,
+        retries=retries,
+    )
+    run.check()
+    config.check()
+    store = Store.create(path, config.settings())
+    todo = failed_shards(store) + (failed_samples(store) if samples else [])
+    _extract(store, todo, config, run)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the tars and their truth.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Image i depends on the split, the seed and i alone.")] = 0,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per tar.")] = 1000,
+    split: Annotated[
+        str, typer.Option(help="train, val or test; test holds pairs that train never shows.")
+    ] = "train",
+) -> None:
+    """Draw the demo corpus: scenes with captions in webdataset tars, true spans and boxes beside."""
+    from preprocess.demo import write_corpus
+
+    write_corpus(folder, images=images, seed=seed, shard_size=shard_size, split=split)
+
+
+@app.command()
+def parse(
+    caption: Annotated[
+        list[str] | None, typer.Argument(help="Captions; none: one a line from standard input.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per caption and line.")] = False,
+    parser: ParserName = _DEFAULT.parser,
+    rules: Rules = _DEFAULT.rules,
+) -> None:
+    """Print the scene graph of captions, aligned under their words."""
+    from preprocess.parse import parse_lines
+
+    for text in parse_lines(caption or sys.stdin.buffer, parser=parser, rules=rules, as_json=as_json):
+        print(text, flush=True)
+
+
+@app.command()
+def status(
+    path: StorePath, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Show what is committed, what failed and why, and the settings."""
+    from pipeline.store import Store
+    from preprocess.overview import status as overview
+
+    _show(overview(Store.open(path)), as_json)
+
+
+@app.command()
+def stats(
+    path: StorePath,
+    threshold: Annotated[
+        float, typer.Option(help="Box score from which an object counts as grounded.")
+    ] = 0.35,
+    top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Count concepts and boxes."""
+    from pipeline.store import Store
+    from preprocess.overview import stats as overview
+
+    _show(overview(Store.open(path), threshold=threshold, top=top), as_json)
+
+
+@app.command()
+def sql(
+    path: StorePath,
+    query: Annotated[
+        str,
+        typer.Argument(help='e.g. "SELECT lemma, count(*) FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9"'),
+    ],
+    format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
+    out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
+) -> None:
+    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
+    from pipeline.query import query as ask
+    from pipeline.store import Store
+
+    ask(Store.open(path), query, format, out)
+
+
+@app.command()
+def score(
+    path: StorePath,
+    truth: Annotated[
+        str, typer.Option(help="Folder with concepts/*.parquet and boxes/*.parquet, as `demo` writes.")
+    ],
+    threshold: Annotated[float, typer.Option(help="Boxes below this score do not count.")] = 0.35,
+    iou: Annotated[float, typer.Option(help="Overlap from which a box is right.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare a store with known truth: spans by (kind, start, end), boxes by overlap."""
+    from pipeline.store import Store
+    from preprocess.score import score as compare
+
+    result = compare(Store.open(path), truth, threshold, iou)
+    rows = {
+        name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
+        | {"true": value.true}
+        for name, value in result.items()
+    }
+    _show(rows, as_json)
+
+
+def _show(value: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value, indent=1, default=str))
+        return
+    import yaml
+
+    print(yaml.safe_dump(json.loads(json.dumps(value, default=str)), sort_keys=False, width=120).rstrip())
+
+
+def main() -> None:
+    """Entry point of the console script macco-prep."""
+    run_app(app, "macco-prep")
+
+
+if __name__ == "__main__":
+    main()

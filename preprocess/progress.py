@@ -1,0 +1,81 @@
+"""How far a run is: a live line on a terminal, one plain line a minute in a log."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_SECONDS = 60.0
+
+
+class RunProgress:
+    """Counts what a run has done. Memory does not grow with the run: counters only."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self.total = total  # shards of the plan
+        self.skipped = done  # committed by an earlier run
+        self.shards = 0
+        self.failed = 0
+        self.samples: Counter[str] = Counter()  # by status
+        self._start = time.monotonic()
+        self._logged = self._start
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("extract"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("shards  {task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("extract", total=total, completed=done, note="")
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def committed(self, statuses: Mapping[str, int]) -> None:
+        """One shard is in the store; `statuses` counts its samples."""
+        self.shards += 1
+        self.samples.update(statuses)
+        self.tick()
+
+    def gave_up(self) -> None:
+        """One shard was given up."""
+        self.failed += 1
+        self.tick()
+
+    def tick(self) -> None:
+        """Show the state where it is due."""
+        self._bar.update(self._task, completed=self.skipped + self.shards + self.failed, note=self._note())
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            left = self._seconds_left()
+            done = self.skipped + self.shards
+            eta = "unknown" if left is None else f"{left / 60:.0f} min"
+            self._console.print(f"shards {done}/{self.total}  {self._note()}  left {eta}", highlight=False)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def rate(self) -> float:
+        """Samples per second since the start."""
+        return self.samples.total() / max(self.seconds(), 1e-9)
+
+    def _note(self) -> str:
+        bad = self.samples.total() - self.samples["ok"]
+        return f"{self.rate():.0f} samples/s  {bad} samples and {self.failed} shards failed"
+
+    def _seconds_left(self) -> float | None:
+        done = self.shards + self.failed
+        return None if not done else self.seconds() / done * (self.total - self.skipped - done)
