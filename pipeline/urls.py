@@ -19,6 +19,7 @@ MAX_NAMES: Final = 1_000_000  # of one pattern: a range with too many digits is 
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_EXTENSION = re.compile(r"(\.tar)?\.[^.]+$")
 _MAGIC = re.compile(r"[*?\[]")
 _TIMES = ("mtime", "LastModified", "updated", "created")
 
@@ -41,8 +42,8 @@ def folder(url: str) -> str:
 
 
 def stem(url: str) -> str:
-    """Return the file's name up to its first dot: `s3://b/00000.tar.gz` is `00000`."""
-    return url.rpartition("/")[2].split(".")[0]
+    """Return the file's name without its extension: `s3://b/00000.tar.gz` is `00000`."""
+    return _EXTENSION.sub("", url.rpartition("/")[2])
 
 
 def join(root: str, path: str) -> str:

@@ -1,0 +1,122 @@
+"""Where images and captions come from: `plan` names the shards, `Shard.read` yields their Items."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pipeline.errors import UserError
+from pipeline.urls import expand, folder, stem
+from preprocess.sources import tables, tar
+from preprocess.sources.item import CaptionError, Item
+
+__all__ = ["FORMATS", "CaptionError", "Item", "Shard", "plan"]
+
+FORMATS: Final = ("auto", "webdataset", "table", "coco", "parquet")
+
+_BY_NAME = {
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+    ".tsv": "table",
+    ".csv": "table",
+    ".json": "coco",
+    ".parquet": "parquet",
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work: a tar, or the images [start, stop) of a table. Small: it travels to workers."""
+
+    dataset: str
+    name: str  # unique within the dataset; a file name
+    url: str
+    format: str
+    captions: tuple[str, ...] = ()  # fields; () stands for the format's usual ones
+    image: str | None = None  # field, or for tars the extensions in order of preference: "jpg;png"
+    key: str | None = None  # field whose equal values make one image of several rows
+    image_root: str | None = None  # folder or URL that relative image paths start from
+    start: int = 0
+    stop: int | None = None
+
+    def read(self) -> Iterator[Item]:
+        """Yield an Item for each image, and for each thing that should have been one."""
+        if self.format == "webdataset":
+            return tar.read(self.url, self.captions, self.image)
+        return tables.read(self._table(), self.start, self.stop)
+
+    def _table(self) -> tables.Source:
+        return tables.Source(self.url, self.format, self.captions, self.image, self.key, self.image_root)
+
+
+def plan(
+    patterns: Sequence[str],
+    *,
+    dataset: str | None = None,
+    format: str = "auto",
+    caption_field: str | Sequence[str] | None = None,
+    image_field: str | None = None,
+    key_field: str | None = None,
+    image_root: str | None = None,
+    rows_per_shard: int = 1000,
+) -> list[Shard]:
+    """Name the shards of some files, in order. Tars are not opened; tables are read, to be counted.
+
+    `dataset` defaults to the name of each file's folder. Raises UserError for patterns that match
+    nothing, unknown formats, missing columns, unreadable tables and shard names that collide.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    if rows_per_shard < 1:
+        raise UserError(f"rows per shard is {rows_per_shard}: it is at least 1")
+    files = [
+        Shard(
+            dataset=dataset or folder(url).rpartition("/")[2] or "data",
+            name=stem(url),
+            url=url,
+            format=_format(url) if format == "auto" else format,
+            captions=(caption_field,) if isinstance(caption_field, str) else tuple(caption_field or ()),
+            image=image_field,
+            key=key_field,
+            image_root=image_root,
+        )
+        for url in expand(patterns)
+    ]
+    return [part for file in _named(files) for part in _split(file, rows_per_shard)]
+
+
+def _format(url: str) -> str:
+    for ending, name in _BY_NAME.items():
+        if url.lower().endswith(ending):
+            return name
+    raise UserError(f"cannot tell the format of {url!r} by its name: give one of {', '.join(FORMATS[1:])}")
+
+
+def _named(files: list[Shard]) -> list[Shard]:
+    def collisions() -> Counter[tuple[str, str]]:
+        return Counter((file.dataset, file.name) for file in files)
+
+    doubles = {name for name, times in collisions().items() if times > 1}
+    files = [
+        replace(file, name=f"{folder(file.url).rpartition('/')[2]}-{file.name}")
+        if (file.dataset, file.name) in doubles
+        else file
+        for file in files
+    ]
+    for (dataset, name), times in collisions().items():
+        if times > 1:
+            urls = [file.url for file in files if (file.dataset, file.name) == (dataset, name)]
+            raise UserError(
+                f"{urls[0]} and {urls[1]} would be the same shard {name!r}: give them two datasets"
+            )
+    return files
+
+
+def _split(file: Shard, rows: int) -> Iterator[Shard]:
+    if file.format == "webdataset":
+        yield file
+        return
+    count = tables.count(file._table())
+    for number, start in enumerate(range(0, max(count, 1), rows)):
+        yield replace(file, name=f"{file.name}-{number:05}", start=start, stop=min(start + rows, count))
