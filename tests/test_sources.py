@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from preprocess.sources import CaptionError, Item, Shard, plan, tar
+from preprocess.sources import Item, Shard, plan, tar
 
 Files = list[tuple[str, bytes]]
 
