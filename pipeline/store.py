@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -21,17 +21,19 @@ Settings = Mapping[str, Any]
 _DELTA = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id", "key")
 
 
-def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
-    """Serialise `table`, with exactly `schema`, the same bytes for the same rows."""
+def parquet_bytes(schema: pa.Schema, *tables: pa.Table) -> bytes:
+    """Serialise tables, each as row groups of its own, with exactly `schema`: equal rows are equal bytes."""
     out = io.BytesIO()
     delta = [name for name in _DELTA if name in schema.names]
-    pq.write_table(
-        table.cast(schema),
+    with pq.ParquetWriter(
         out,
+        schema,
         compression="zstd",
         use_dictionary=[name for name in schema.names if name not in delta],
         column_encoding=dict.fromkeys(delta, "DELTA_BYTE_ARRAY"),
-    )
+    ) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
     return out.getvalue()
 
 
@@ -73,7 +75,12 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot read {url}: {error}") from error
         if exists:
-            cls.open(url)._require(settings)
+            other = cls.open(url)
+            if other.description().get("compacted"):
+                raise UserError(
+                    f"{url} was made by compact and is only read: extend the store that it was made from"
+                )
+            other._require(settings)
         elif store.local and store.fs.isdir(store.root) and store.fs.ls(store.root):
             names = {name.rsplit("/", 1)[-1] for name in store.fs.ls(store.root, detail=False)}
             if not names <= {*TABLES, "shards", "failed", "views.sql", ".lock"}:
@@ -91,7 +98,7 @@ class Store:
                     files.sweep(store.fs, store.path(folder))
             for name, schema in TABLES.items():
                 # A view over a glob that matches nothing is an error: a file without rows gives it a schema.
-                store._put(f"{name}/_schema.parquet", parquet_bytes(schema.empty_table(), schema))
+                store._put(f"{name}/_schema.parquet", parquet_bytes(schema))
             store._put("shards/_schema.json", b'{"shard": null}')
             store._put("views.sql", views_sql(store.url).encode())
             if not exists:
@@ -135,9 +142,10 @@ class Store:
 
     def table(self, name: str, shard: str) -> pa.Table:
         """One shard's rows of the table `name`."""
-        return pq.read_table(
-            io.BytesIO(self.fs.cat_file(self.path(f"{name}/{shard}.parquet"))), schema=TABLES[name]
-        )
+        file = self.shard(shard).get("file", shard)  # a compacted store has many shards in one file
+        filters = None if file == shard else [("shard", "=", shard)]
+        path = self.path(f"{name}/{file}.parquet")
+        return pq.read_table(path, filesystem=self.fs, schema=TABLES[name], filters=filters)
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write one shard's tables, then its record: from then on its rows are visible.
@@ -148,11 +156,26 @@ class Store:
             # A shard that is done again must not be seen half old, half new.
             self._remove(f"shards/{shard}.json")
             for name, schema in TABLES.items():
-                self._put(f"{name}/{shard}.parquet", parquet_bytes(tables[name], schema))
+                self._put(f"{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
             self._put(f"shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
             self._remove(f"failed/{shard}.json")
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def commit_compacted(self, shards: Sequence[str], source: "Store") -> None:
+        """Put some shards of another store into one file per table, a row group or more for each shard."""
+        file = f"{shards[0]}..{shards[-1]}"
+        for name, schema in TABLES.items():
+            self._put(
+                f"{name}/{file}.parquet", parquet_bytes(schema, *(source.table(name, s) for s in shards))
+            )
+        for shard in shards:
+            record = source.shard(shard) | {"file": file}
+            self._put(f"shards/{shard}.json", json.dumps(record, indent=1).encode())
+
+    def mark_compacted(self) -> None:
+        """From now on this store is only read: its files hold more than one shard."""
+        self._put("store.json", json.dumps(self.description() | {"compacted": True}, indent=1).encode())
 
     def fail(self, shard: str, record: Mapping[str, Any]) -> None:
         """Note that a shard was given up, with the reason."""

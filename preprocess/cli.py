@@ -65,7 +65,7 @@ def extract(
         str | None, typer.Option(help="Name of the corpus in ids. Default: the folder's, or the manifest's.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="auto, webdataset, img2dataset, tsv, csv, coco or parquet.")
+        str, typer.Option(help="auto, webdataset (img2dataset too), table (TSV, CSV), coco or parquet.")
     ] = "auto",
     caption_field: Annotated[
         list[str] | None,
@@ -137,8 +137,8 @@ def extract(
         todo = plan_manifest(manifest, root, dataset=dataset, rows_per_shard=rows_per_shard)
     else:
         todo = plan(
-            shards or [], dataset=dataset, format=format, captions=caption_field or [], image=image_field, key=key_field,
-            image_root=image_root, rows_per_shard=rows_per_shard,
+            shards or [], dataset=dataset, format=format, caption_field=caption_field, image_field=image_field,
+            key_field=key_field, image_root=image_root, rows_per_shard=rows_per_shard,
         )  # fmt: skip
     store = Store.create(out, config.settings())
     _extract(store, [Job(shard) for shard in todo], config, run)
