@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from train.batch import Batch
-from train.import_export import import_clip, import_training
+from train.importing import import_clip, import_training
 from train.model import Macco, Method
 
 TOLERANCE = 1e-5

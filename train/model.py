@@ -1,6 +1,7 @@
 """MACCO: a CLIP with mask tokens and two predictors, which exist in training only."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from train.batch import Batch
 from train.losses.contrastive import clip_contrast, intra_modal
 from train.losses.masked import masked_pixels, masked_words, patch_pixels
 from train.predictors import ImagePredictor, TextPredictor, inject
-from train.towers import Encoded, Text, encode_both, image_tower
+from train.towers import Encoded, Text, encode_both, image_tower, pixel_statistics
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -77,8 +78,7 @@ class Macco(nn.Module):
         if method.mim:
             grid, patch = self.image.grid, self.image.patch
             self.prediction_image = ImagePredictor(joint, heads, method.image_depth, grid, patch)
-        mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)
-        std = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
+        mean, std = pixel_statistics(visual)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self._freeze()
@@ -209,13 +209,14 @@ class Macco(nn.Module):
             losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
         return losses
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, samples: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
         """All losses of one batch: each that is on, unweighted, and "loss", their weighted sum."""
         pixels = self.pixels(batch.images)
         encodings = self.encode(batch, pixels)
         with torch.autocast(pixels.device.type, enabled=False):
             losses = self.contrastive(self.features(encodings), batch.negative_valid)
-        losses |= self.reconstruction(batch, encodings, pixels, masked_samples([batch], pixels.device))
+        samples = samples or masked_samples([batch], pixels.device)
+        losses |= self.reconstruction(batch, encodings, pixels, samples)
         return losses | {"loss": self.weighted(losses)}
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
@@ -223,7 +224,7 @@ class Macco(nn.Module):
         return torch.stack([getattr(self.method, name) * loss for name, loss in losses.items()]).sum()
 
 
-def masked_samples(batches: list[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+def masked_samples(batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
     """Samples with a masked token, and with a masked patch: all batches, all ranks, divided by the ranks."""
     counts = [sum(b.text_slots.samples for b in batches), sum(b.patch_slots.samples for b in batches)]
     text, image = ranks.mean(torch.tensor(counts, dtype=torch.float32, device=device)).unbind()

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import open_clip
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, VisionTransformer
@@ -228,6 +229,13 @@ class Text:
         elif core.text_projection is not None:
             tokens = tokens @ core.text_projection
         return Encoded(tokens, tokens[torch.arange(len(tokens), device=tokens.device), ends])
+
+
+def pixel_statistics(visual: nn.Module) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel, for pixels in 0..1, that the model was trained with."""
+    mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return list(mean), list(std)
 
 
 def image_tower(visual: nn.Module) -> ClipImage | TimmImage:

@@ -5,7 +5,6 @@ number of these, positive; counted over all ranks and divided by the number of r
 ranks the loss of the whole batch.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,6 +38,7 @@ def masked_pixels(
     normalise: each target patch to zero mean and unit (unbiased) variance, as the public code does.
     """
     if normalise:
-        variance, mean = torch.var_mean(pixels, dim=1, keepdim=True)
-        pixels = (pixels - mean) / (variance + 1e-6).sqrt()
+        pixels = pixels - pixels.mean(1, keepdim=True)
+        variance = pixels.square().sum(1, keepdim=True) / (pixels.shape[1] - 1)
+        pixels = pixels / (variance + 1e-6).sqrt()
     return mean_per_sample((predicted - pixels).square().mean(1), slots, samples)

@@ -1,4 +1,4 @@
-"""In: the public code's checkpoints. Out: a plain CLIP, for open_clip and for Hugging Face."""
+"""The public code's checkpoints, and plain CLIP weights, as models of this project."""
 
 from collections.abc import Mapping
 from pathlib import Path
