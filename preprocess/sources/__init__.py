@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.errors import UserError
-from pipeline.urls import expand, folder, stem
+from pipeline.manifest import load_manifest
+from pipeline.urls import expand, folder, plain, stem
 from preprocess.sources import tables, tar
 from preprocess.sources.item import CaptionError, Item
 
-__all__ = ["FORMATS", "CaptionError", "Item", "Shard", "plan"]
+__all__ = ["FORMATS", "CaptionError", "Item", "Shard", "plan", "plan_manifest"]
 
 FORMATS: Final = ("auto", "webdataset", "table", "coco", "parquet")
 
@@ -66,24 +67,62 @@ def plan(
     `dataset` defaults to the name of each file's folder. Raises UserError for patterns that match
     nothing, unknown formats, missing columns, unreadable tables and shard names that collide.
     """
+    options = (caption_field, image_field, key_field, image_root)
+    return _shards(_files(patterns, dataset, format, *options), rows_per_shard)
+
+
+def plan_manifest(
+    path_or_name: str, root: str | None, *, dataset: str | None = None, rows_per_shard: int = 1000
+) -> list[Shard]:
+    """Name the shards of all splits of a manifest's corpus, which lies in `root`."""
+    manifest = load_manifest(path_or_name)
+    fields = manifest.fields
+    files = [
+        file
+        for one in manifest.located(root)
+        for file in _files(
+            [one.pattern],
+            dataset or manifest.name,
+            manifest.format,
+            fields.caption,
+            fields.image,
+            fields.key,
+            one.image_root,
+        )
+    ]
+    return _shards(files, rows_per_shard)
+
+
+def _files(
+    patterns: Sequence[str],
+    dataset: str | None,
+    format: str,
+    captions: str | Sequence[str] | None,
+    image: str | None,
+    key: str | None,
+    image_root: str | None,
+) -> list[Shard]:
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
-    if rows_per_shard < 1:
-        raise UserError(f"rows per shard is {rows_per_shard}: it is at least 1")
-    files = [
+    return [
         Shard(
             dataset=dataset or folder(url).rpartition("/")[2] or "data",
             name=stem(url),
             url=url,
             format=_format(url) if format == "auto" else format,
-            captions=(caption_field,) if isinstance(caption_field, str) else tuple(caption_field or ()),
-            image=image_field,
-            key=key_field,
-            image_root=image_root,
+            captions=(captions,) if isinstance(captions, str) else tuple(captions or ()),
+            image=image,
+            key=key,
+            image_root=None if image_root is None else plain(image_root),
         )
         for url in expand(patterns)
     ]
-    return [part for file in _named(files) for part in _split(file, rows_per_shard)]
+
+
+def _shards(files: list[Shard], rows: int) -> list[Shard]:
+    if rows < 1:
+        raise UserError(f"rows per shard is {rows}: it is at least 1")
+    return [part for file in _named(files) for part in _split(file, rows)]
 
 
 def _format(url: str) -> str:
