@@ -54,3 +54,15 @@ def lock(path: str) -> Any:
         file.close()
         return None
     return file
+
+
+def put_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """`put` for one local file, whose folder is made if need be; raises UserError where it cannot be written."""
+    from pipeline.errors import UserError
+
+    name = os.path.abspath(path)
+    try:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        put(LocalFileSystem(), name, data)
+    except OSError as error:
+        raise UserError(f"cannot write {name}: {error}") from error

@@ -14,8 +14,8 @@ from pipeline.schema import OBJECT, OK, TABLES, sample_id
 from preprocess.images import Decoded, dhash
 from preprocess.sources import Item
 
-# Of one image: phrase -> (boxes [N, 4] as x0, y0, x1, y1 in 0..1, scores [N])
-Found = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores
+Found = dict[str, Boxes]  # of one image, by phrase
 
 
 @dataclass
@@ -110,10 +110,10 @@ class ShardTables:
                         score=score,
                     )
 
-    def _append(self, table: str, item: Item, row: Row, **values: Any) -> None:
+    def _append(self, table: str, item: Item, place: Row, /, **values: Any) -> None:
         columns = self._columns[table]
         columns["key"].append(item.key)
-        columns["caption_id"].append(row.caption_id)
+        columns["caption_id"].append(place.caption_id)
         for column, value in values.items():
             columns[column].append(value)
 
