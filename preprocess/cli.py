@@ -10,7 +10,7 @@ import typer
 
 from pipeline.console import run as run_app
 from pipeline.errors import UserError
-from preprocess.config import ExtractConfig
+from preprocess.config import DEFAULT_THRESHOLD, ExtractConfig
 
 app = typer.Typer(
     help="Image-caption shards in, a concept store out; then SQL over it.",
@@ -281,7 +281,9 @@ def score(
     truth: Annotated[
         str, typer.Option(help="Folder with concepts/*.parquet and boxes/*.parquet, as `demo` writes.")
     ],
-    threshold: Annotated[float, typer.Option(help="Boxes below this score do not count.")] = 0.35,
+    threshold: Annotated[
+        float, typer.Option(help="Boxes below this score do not count.")
+    ] = DEFAULT_THRESHOLD,
     iou: Annotated[float, typer.Option(help="Overlap from which a box is right.")] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -296,6 +298,90 @@ def score(
         for name, value in result.items()
     }
     _show(rows, as_json)
+
+
+@app.command()
+def view(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")],
+    where: Annotated[
+        str, typer.Option(help="SQL condition on `samples`, e.g. \"caption LIKE '%dog%'\".")
+    ] = "true",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
+    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Write a page to look at: images with their boxes, captions with their concepts."""
+    from pipeline.store import Store
+    from preprocess.view import write_page
+
+    count = write_page(Store.open(path), out, where=where, limit=limit, threshold=threshold)
+    print(f"{count} images in {out}")
+
+
+@app.command()
+def compact(
+    path: StorePath,
+    out: Out,
+    rows_per_file: Annotated[int, typer.Option(min=1, help="About so many samples in one file.")] = 1_000_000,
+) -> None:
+    """Copy a store of many small shards into few large files, for quicker questions. The copy is only read."""
+    from pipeline.compact import compact as merge
+    from pipeline.store import Store
+
+    merge(Store.open(path), out, rows_per_file)
+
+
+@app.command()
+def export(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone) to write.")],
+    format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
+    threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV."""
+    from pipeline.store import Store
+    from preprocess.exchange import coco, tsv
+
+    writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
+    if format not in writers:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
+    print(f"{writers[format](Store.open(path), out, threshold)} rows in {out}")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="TSV", help="A MACCO training TSV.")],
+    out: Out,
+    image_root: Annotated[str, typer.Option(help="Folder that its `filepath` column starts from.")] = ".",
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the corpus in ids. Default: the file's.")
+    ] = None,
+) -> None:
+    """Make a store of the MACCO authors' training TSV."""
+    from preprocess.exchange.importing import import_tsv
+
+    print(f"rows by status: {import_tsv(path, out, image_root, dataset)}")
+
+
+@app.command()
+def models(
+    convert: Annotated[
+        Path | None,
+        typer.Option(help="Official GroundingDINO weights (.pth) to convert for the transformers backend."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the converted checkpoint.")] = None,
+) -> None:
+    """List parsers and detectors, and how to get those that are not here; or convert official weights."""
+    if convert is None:
+        from preprocess.catalogue import list_models
+
+        _show(list_models(), False)
+        return
+    if out is None:
+        raise UserError("--convert needs --out DIR")
+    from preprocess.detectors.convert import convert_checkpoint
+
+    convert_checkpoint(convert, out)
 
 
 def _show(value: Any, as_json: bool) -> None:

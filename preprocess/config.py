@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes: GroundingDINO's own default
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:

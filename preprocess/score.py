@@ -8,8 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.store import Store
 from pipeline.views import connect
-
-DEFAULT_THRESHOLD = 0.35  # of box scores, as GroundingDINO's own README uses it
+from preprocess.config import DEFAULT_THRESHOLD
 
 _BOXES = """
     SELECT c.sample_id, c.start, c."end", b.x0, b.y0, b.x1, b.y1, b.score

@@ -9,7 +9,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +156,8 @@ def concepts_of(row: dict[str, Any]) -> list[Concept]:
             phrase = next(fitting, None)
             taken.add((word, phrase or ""))
             end = phrases.get(phrase) if phrase is not None else None
-            concept = Concept(
-                kind, (span,), word.lower(), span, "ADJ" if kind == ATTRIBUTE else "VERB", phrase
-            )
-            ends = {"owner": end} if kind == ATTRIBUTE else {"subject": end, "object": end, "phrase": None}
-            concepts.append(replace(concept, **ends))
+            if kind == ATTRIBUTE:
+                concepts.append(Concept(kind, (span,), word.lower(), span, "ADJ", phrase, owner=end))
+            else:
+                concepts.append(Concept(kind, (span,), word.lower(), span, "VERB", subject=end, object=end))
     return concepts
