@@ -63,8 +63,9 @@ def decode(
 ) -> Decoded:
     """Decode the first frame, turn it upright by its EXIF tag, and make it RGB (transparency on white).
 
-    With `max_side`, a larger image is shrunk to that many pixels on its long side, and a JPEG is decoded
-    at reduced size straight away. Raises ImageError: image_unsupported, image_corrupt, image_truncated,
+    With `max_side`, an image whose long side has at least twice as many pixels is shrunk by a whole factor,
+    to between `max_side` and twice that: cheap (a JPEG is decoded small straight away), and whoever needs
+    an exact size still resamples only once. Raises ImageError: image_unsupported, image_corrupt, image_truncated,
     image_too_large (by the header, before anything is decoded), image_too_small.
     """
     with warnings.catch_warnings():  # Pillow warns of bombs and odd metadata: both are dealt with here
@@ -81,7 +82,9 @@ def decode(
                 if turn in _SIDEWAYS:
                     width, height = height, width
                 upright = image if turn is None else image.transpose(turn)
-                return Decoded(_shrink(_rgb(upright), width, height, max_side), width, height)
+                picture = _rgb(upright)
+                factor = 1 if max_side is None else max(picture.size) // max_side
+                return Decoded(picture.reduce(factor) if factor > 1 else picture, width, height)
         except UnidentifiedImageError as error:
             if data.startswith(_MAGIC):
                 raise ImageError("image_corrupt", f"unreadable header of {len(data)} bytes") from error
@@ -128,11 +131,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _shrink(image: Image.Image, width: int, height: int, max_side: int | None) -> Image.Image:
-    if max_side is None or max(width, height) <= max_side:
-        return image
-    scale = max_side / max(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return image.resize(size, Resampling.BICUBIC, reducing_gap=2.0)

@@ -150,19 +150,28 @@ def test_animation_gives_its_first_frame() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(1000, 700), (700, 1000), (1000, 3)])
-def test_max_side_shrinks_and_reports_the_original(form: str, size: tuple[int, int]) -> None:
-    decoded = decode(encode(scene(*size), form), max_side=100)
+@pytest.mark.parametrize("max_side", [100, 130, 333, 500, 501, 1000, 2000])
+def test_max_side_shrinks_and_reports_the_original(form: str, size: tuple[int, int], max_side: int) -> None:
+    decoded = decode(encode(scene(*size), form), max_side=max_side)
     assert (decoded.width, decoded.height) == size
-    assert max(decoded.image.size) == 100
-    assert min(decoded.image.size) == max(1, round(min(size) / 10))
-    assert decode(encode(scene(*size), form), max_side=1000).image.size == size
+    if max_side > 500:
+        assert decoded.image.size == size
+    else:
+        assert max_side <= max(decoded.image.size) < 2 * max_side
+        across, down = (side * max(decoded.image.size) / 1000 for side in size)
+        assert decoded.image.width == pytest.approx(across, abs=1)
+        assert decoded.image.height == pytest.approx(down, abs=1)
+    if min(size) > 3:
+        red, green, blue = decoded.image.getpixel((5, 5))  # type: ignore[misc]
+        assert red > 200
+        assert max(green, blue) < 60
 
 
 def test_max_side_of_a_turned_jpeg() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    decoded = decode(encode(scene(1000, 700), "JPEG", exif=exif), max_side=100)
-    assert (decoded.width, decoded.height, decoded.image.size) == (700, 1000, (70, 100))
+    decoded = decode(encode(scene(1000, 700), "JPEG", exif=exif), max_side=125)
+    assert (decoded.width, decoded.height, decoded.image.size) == (700, 1000, (88, 125))
 
 
 def test_dhash() -> None:

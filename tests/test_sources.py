@@ -421,7 +421,7 @@ class TestTables:
         items = read(f"{images}/x.parquet", key_field=key, rows_per_shard=37)
         step = 3 if key else 1
         assert [item.image for item in items] == pictures[::step]
-        assert [item.member for item in items] == [str(row) for row in range(0, size, step)]
+        assert [item.member for item in items] == [f"image/{row}" for row in range(0, size, step)]
         assert items[1].captions[0] == f"caption {step}"
         assert len(items[1].captions) == 2 * step
         assert items[1].key == ("1" if key else "000000001")

@@ -83,25 +83,25 @@ def read(source: Source, start: int, stop: int | None) -> Iterator[Item]:
                 texts += captions_of(column[row])
         number = str(rows[head])
         key = number.zfill(9) if names is None else _text(names[head]) or f"row-{number}"
-        yield _item(key, tuple(texts), picture, number, source.url, root)
+        yield _item(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root)
     end = images + len(index.broken) if stop is None else stop
     for line, problem in index.broken[max(0, start - images) : max(0, end - images)]:
         yield Item(f"line-{line}", (), None, source.url, status="bad_row", error=problem)
 
 
 def _item(
-    key: str, captions: tuple[str | CaptionError, ...], picture: Any, row: str, url: str, root: str
+    key: str, captions: tuple[str | CaptionError, ...], picture: Any, cell: str, url: str, root: str
 ) -> Item:
-    """Make an Item of bytes, of a Hugging Face style {bytes, path}, or of a path."""
+    """Make an Item of bytes (in `cell`, "column/row"), of Hugging Face's {bytes, path}, or of a path."""
     if isinstance(picture, dict):
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes) and len(picture) > MAX_BYTES:
         words = f"{len(picture)} bytes; the limit is {MAX_BYTES}"
-        return Item(key, captions, None, url, row, None, len(picture), "member_too_large", words)
+        return Item(key, captions, None, url, cell, None, len(picture), "member_too_large", words)
     if isinstance(picture, bytes) and picture:
-        return Item(key, captions, picture, url, row, None, len(picture))
+        return Item(key, captions, picture, url, cell, None, len(picture))
     if not picture:
-        return Item(key, captions, None, url, row, status="missing_image", error="the image field is empty")
+        return Item(key, captions, None, url, cell, status="missing_image", error="the image field is empty")
     source = join(root, picture)
     try:
         with open_url(source) as stream:
