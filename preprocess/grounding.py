@@ -47,7 +47,7 @@ class PromptBatch:
     def to(self, device: torch.device) -> "PromptBatch":
         """The same batch on another device."""
         tensors = (self.input_ids, self.attention_mask, self.phrase_tokens)
-        return PromptBatch(self.texts, *(t.to(device, non_blocking=True) for t in tensors))
+        return PromptBatch(self.texts, *(t.to(device) for t in tensors))
 
 
 def normalize(phrase: str) -> str:

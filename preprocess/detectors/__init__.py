@@ -69,22 +69,19 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     """Load a detector onto a device; `settings` are the fields of `Settings`.
 
     `device` is "auto" (CUDA where there is one, else CPU) or a torch device. Raises UserError for a
-    missing or unfit model.
+    missing or unfit model, or a device that is not there.
     """
-    import torch
-
-    from preprocess.detectors.batched import BatchedDetector, Network
+    from preprocess.detectors.batched import BatchedDetector, Network, find_device
 
     source = locate(spec)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = find_device(device)
     network: Network
     if source.backend == "groundingdino":
         from preprocess.detectors.original import OriginalNetwork
 
-        network = OriginalNetwork(source, torch.device(device))
+        network = OriginalNetwork(source, where)
     else:
         from preprocess.detectors.huggingface import HuggingFaceNetwork
 
-        network = HuggingFaceNetwork(source.weights, torch.device(device))
+        network = HuggingFaceNetwork(source.weights, where)
     return BatchedDetector(network, source.fingerprint(), Settings(**settings))

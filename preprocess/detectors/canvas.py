@@ -4,10 +4,8 @@ Padding changes a detector's answer. If a batch were padded to its largest image
 its neighbours; with canvases fixed by each image's own size, an image gets the same boxes in any company.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
-
-from pipeline.errors import UserError
 
 ImageLike = NDArray[np.uint8] | Image.Image
 STRIDE = 32  # of the coarsest backbone stage: canvases are multiples of it
@@ -31,18 +27,6 @@ class ImageRule:
     longest: int = 1333
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-
-    @classmethod
-    def from_preprocessor(cls, path: Path) -> "ImageRule":
-        """Read a transformers preprocessor_config.json; UserError if it asks for something else."""
-        config = json.loads(path.read_text())
-        size = config.get("size", {})
-        if not isinstance(size, dict) or set(size) != {"shortest_edge", "longest_edge"}:
-            raise UserError(f"{path}: size is {size!r}; shortest_edge and longest_edge are needed")
-        if not all(config.get(step, True) for step in ("do_resize", "do_rescale", "do_normalize")):
-            raise UserError(f"{path}: do_resize, do_rescale and do_normalize must be true")
-        mean, std = config.get("image_mean", cls.mean), config.get("image_std", cls.std)
-        return cls(size["shortest_edge"], size["longest_edge"], tuple(mean), tuple(std))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Size after resizing: the short side as wished, unless the long one would pass its limit."""
@@ -97,7 +81,7 @@ def stack(
 
 def _resized(image: ImageLike, height: int, width: int) -> Tensor:
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
+        image = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     array = image if image.flags.writeable else image.copy()  # torch warns of read-only memory
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     if tensor.shape[1:] == (height, width):

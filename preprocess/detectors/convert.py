@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from preprocess.detectors.locate import Source, locate
-from preprocess.detectors.original import UNUSED, read_checkpoint
+from preprocess.detectors.original import UNUSED, fitting_config, read_checkpoint
 
 # First match wins, on names without "module.". The new names are those of the published checkpoints,
 # which every release of transformers reads.
@@ -92,17 +92,16 @@ def convert_checkpoint(pth: str | Path, out_dir: str | Path, *, config: str | Pa
     from transformers import AutoTokenizer, GroundingDinoImageProcessor
 
     source = locate(f"groundingdino:{pth}" + (f"@{config}" if config else ""))
-    settings = SLConfig.fromfile(str(source.config))
+    state = read_checkpoint(source.weights)
+    settings = SLConfig.fromfile(str(source.config or fitting_config(state)))
     model_config = _model_config(settings, source)
-    state = convert_state_dict(
-        read_checkpoint(source.weights), shared_box_head=settings.dec_pred_bbox_embed_share
-    )
+    converted = convert_state_dict(state, shared_box_head=settings.dec_pred_bbox_embed_share)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     model_config.save_pretrained(out)
     AutoTokenizer.from_pretrained(source.bert).save_pretrained(out)
     GroundingDinoImageProcessor().save_pretrained(out)
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    save_file(converted, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def convert_state_dict(state: dict[str, Tensor], *, shared_box_head: bool = True) -> dict[str, Tensor]:

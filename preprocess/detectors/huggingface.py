@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer
+from transformers.utils import logging
 
 from pipeline.errors import UserError
 from preprocess.detectors.canvas import ImageRule
@@ -18,6 +19,7 @@ class HuggingFaceNetwork:
     """A grounding-dino or mm-grounding-dino checkpoint from a local folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
+        logging.disable_progress_bar()
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         for token, wired in WIRED_IDS.items():
             if tokenizer.convert_tokens_to_ids(token) != wired:
@@ -31,7 +33,7 @@ class HuggingFaceNetwork:
             raise UserError(f"{folder}: the weights do not fit config.json: {told}")
         self.model = model.eval().to(device)
         self.device = device
-        self.rule = ImageRule.from_preprocessor(folder / "preprocessor_config.json")
+        self.rule = _image_rule(folder)
         self.num_queries = int(model.config.num_queries)
         positions = int(model.config.text_config.max_position_embeddings)
         self.packer = Packer(tokenizer, int(model.config.max_text_len), positions)
@@ -45,3 +47,18 @@ class HuggingFaceNetwork:
             attention_mask=prompts.attention_mask.long(),
         )
         return out.logits, out.pred_boxes
+
+
+def _image_rule(folder: Path) -> ImageRule:
+    try:
+        config = AutoImageProcessor.from_pretrained(folder, local_files_only=True).to_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} has no preprocessor_config.json: run hf download again") from error
+    shortest, longest = (dict(config["size"]).get(side) for side in ("shortest_edge", "longest_edge"))
+    if not shortest or not longest:
+        raise UserError(
+            f"{folder}: the image size is {config['size']}; shortest_edge and longest_edge are needed"
+        )
+    if not all(config.get(step, True) for step in ("do_resize", "do_rescale", "do_normalize")):
+        raise UserError(f"{folder}: do_resize, do_rescale and do_normalize must be true")
+    return ImageRule(shortest, longest, tuple(config["image_mean"]), tuple(config["image_std"]))

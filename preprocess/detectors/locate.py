@@ -80,7 +80,8 @@ def find_bert(beside: Path) -> Path:
         if (folder / "vocab.txt").is_file() and (folder / "config.json").is_file():
             return folder
     for name in (f"google-bert/{BERT}", BERT):
-        if cached := _cached(name, "vocab.txt"):
+        cached = _cached(name, "vocab.txt")
+        if cached and (cached / "config.json").is_file():
             return cached
     target = models_folder() / BERT
     raise UserError(
@@ -116,13 +117,9 @@ def _groundingdino(name: str) -> Source:
         )
     if config_path and not Path(config_path).is_file():
         raise UserError(f"detector configuration {config_path} does not exist: give a .py file after the @")
-    config = Path(config_path) if config_path else official_config(_guess(weights))
-    return Source("groundingdino", weights, config, find_bert(weights.parent))
-
-
-def _guess(weights: Path) -> str:
-    """The official configuration for a file of another name: by its name, SwinT where that says nothing."""
-    return OFFICIAL["swinb" if "swinb" in weights.name.lower() else "swint"][1]
+    return Source(
+        "groundingdino", weights, Path(config_path) if config_path else None, find_bert(weights.parent)
+    )
 
 
 def _transformers(name: str) -> Source:

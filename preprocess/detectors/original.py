@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from preprocess.detectors.canvas import ImageRule
 from preprocess.detectors.compat import build_model
-from preprocess.detectors.locate import Source
+from preprocess.detectors.locate import OFFICIAL, Source, official_config
 from preprocess.grounding import Packer, PromptBatch
 
 # In the official files, but not in the model: a training head, and a counter that BERT used to store.
@@ -21,16 +21,16 @@ class OriginalNetwork:
     """GroundingDINO SwinT or SwinB with official weights."""
 
     def __init__(self, source: Source, device: torch.device) -> None:
-        assert source.config is not None
         assert source.bert is not None
         state = read_checkpoint(source.weights)
-        model, settings = build_model(source.config, source.bert)
+        config = source.config or fitting_config(state)
+        model, settings = build_model(config, source.bert)
         own = model.state_dict()
         missing = [key for key in own if key not in state and key not in UNUSED]
         wrong = [key for key, value in state.items() if key not in UNUSED and _shape(own, key) != value.shape]
         if missing or wrong:
             raise UserError(
-                f"{source.weights} does not fit {source.config.name}: {len(missing)} weights are missing "
+                f"{source.weights} does not fit {config.name}: {len(missing)} weights are missing "
                 f"{missing[:3]}, {len(wrong)} are unknown or of another size {wrong[:3]}; "
                 "name the right configuration after an @"
             )
@@ -48,6 +48,12 @@ class OriginalNetwork:
 
         out = self.model(NestedTensor(pixels, ~mask), captions=prompts.texts)
         return out["pred_logits"], out["pred_boxes"]
+
+
+def fitting_config(state: dict[str, Tensor]) -> Path:
+    """The official configuration for some weights, told by the width of the backbone."""
+    width = _shape(state, "backbone.0.patch_embed.proj.weight")
+    return official_config(OFFICIAL["swinb" if width and width[0] == 128 else "swint"][1])
 
 
 def _shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
