@@ -112,6 +112,12 @@ class Macco(nn.Module):
         """Keep the factor on the cosine at or below 100; call it after each optimizer step."""
         self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
+    def compile_blocks(self) -> None:
+        """torch.compile each transformer block in place: one compilation for all blocks of a tower."""
+        for tower in (self.text, self.image):
+            for block in tower.blocks:
+                block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
+
     def pixels(self, images: Tensor) -> Tensor:
         """Images [B, 3, S, S]: uint8 is normalised here, on the device; floats are taken as they are."""
         if images.is_floating_point():
