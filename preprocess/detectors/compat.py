@@ -8,6 +8,7 @@
 
 import contextlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,11 @@ def build_model(config: Path, bert: Path) -> tuple[nn.Module, Any]:
     `config` is one of the library's Python configurations, `bert` a folder with BERT's configuration and
     vocabulary.
     """
-    import groundingdino.models.GroundingDINO.groundingdino as library
-    import groundingdino.models.GroundingDINO.transformer_vanilla as enhancer
-    from groundingdino.models import build_model as build
+    with warnings.catch_warnings():  # of timm's old import path
+        warnings.simplefilter("ignore", FutureWarning)
+        import groundingdino.models.GroundingDINO.groundingdino as library
+        import groundingdino.models.GroundingDINO.transformer_vanilla as enhancer
+        from groundingdino.models import build_model as build
     from groundingdino.util import get_tokenlizer
     from groundingdino.util.slconfig import SLConfig
     from transformers import AutoConfig, BertModel
