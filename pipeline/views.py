@@ -1,7 +1,7 @@
 """SQL over a store: the views and macros, for this package and for the duckdb command line alike."""
 
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
@@ -73,3 +73,10 @@ def connect(store: "Store") -> "duckdb.DuckDBPyConnection":
         connection.register_filesystem(store.fs)
     connection.execute(views_sql(store.url))
     return connection
+
+
+def dicts(cursor: "duckdb.DuckDBPyConnection", count: int | None = None) -> list[dict[str, Any]]:
+    """The rows of an executed statement by column name: all, or the next `count`."""
+    names = [column[0] for column in cursor.description or ()]
+    rows = cursor.fetchall() if count is None else cursor.fetchmany(count)
+    return [dict(zip(names, row, strict=True)) for row in rows]

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from pipeline.store import Store
-from pipeline.views import connect
+from pipeline.views import connect, dicts
 
 
 def status(store: Store) -> dict[str, Any]:
@@ -51,8 +51,7 @@ _STATS = {
 def stats(store: Store, *, threshold: float, top: int = 10) -> dict[str, list[dict[str, Any]]]:
     """Concepts by kind, how well objects are grounded at `threshold`, and the commonest lemmas."""
     connection = connect(store)
-    result = {}
-    for name, sql in _STATS.items():
-        table = connection.execute(sql.format(threshold=threshold, top=top)).fetch_arrow_table()
-        result[name] = table.to_pylist()
-    return result
+    return {
+        name: dicts(connection.execute(sql.format(threshold=threshold, top=top)))
+        for name, sql in _STATS.items()
+    }

@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.files import put_file
 from pipeline.image_bytes import read_image_bytes
-from pipeline.schema import OK
+from pipeline.schema import ATTRIBUTE, OBJECT, OK, RELATION
 from pipeline.store import Store
-from pipeline.views import connect
+from pipeline.views import connect, dicts
 from preprocess.images import ImageError, decode
 
 SIDE = 480  # pixels of an image's long side on the page
@@ -44,7 +44,7 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
     ids = [sample for row in rows for sample in row[-2]]
     concepts: dict[str, list[dict[str, Any]]] = {}
     query = 'SELECT * FROM concepts WHERE list_contains(?, sample_id) ORDER BY start, "end" DESC'
-    for row in connection.execute(query, [ids]).to_arrow_table().to_pylist():
+    for row in dicts(connection.execute(query, [ids])):
         concepts.setdefault(row["sample_id"], []).append(row)
     boxes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     query = (
@@ -55,9 +55,9 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
     for shard, key, *box in connection.execute(query, [threshold, ids]).fetchall():
         boxes.setdefault((shard, key), []).append(tuple(box))
     figures = [_figure(row, concepts, boxes.get((row[1], row[2]), [])) for row in rows]
-    legend = "<p><span class=object>object</span> <span class=attribute>attribute</span> <span class=relation>relation</span>"
+    legend = "".join(f"<p><span class={kind}>{kind}</span>" for kind in (OBJECT, ATTRIBUTE, RELATION))
     page = f"<!doctype html><meta charset=utf-8><title>{escape(store.url)}</title><style>{_STYLE}</style>"
-    put_file(out, f"{page}<h1>{escape(store.url)}</h1>{legend}</p>{''.join(figures)}".encode())
+    put_file(out, f"{page}<h1>{escape(store.url)}</h1>{legend}{''.join(figures)}".encode())
     return len(rows)
 
 

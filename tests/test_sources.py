@@ -464,7 +464,7 @@ class TestPlan:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             write(tmp_path / name, sample("0"))
         shards = plan([f"{tmp_path}/{{x,y}}/*.tar"])
-        assert [(shard.dataset, shard.name) for shard in shards] == [("x", "0"), ("y", "0"), ("y", "1")]
+        assert [(shard.dataset, shard.name) for shard in shards] == [("x", "x-0"), ("y", "y-0"), ("y", "1")]
         shards = plan([f"{tmp_path}/{{x,y}}/*.tar"], dataset="d")
         assert [shard.name for shard in shards] == ["x-0", "y-0", "1"]
         with pytest.raises(UserError, match="same shard 'x-0'"):

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.files import put_file
 from pipeline.image_bytes import read_image_bytes
 from pipeline.store import Store
-from pipeline.views import connect
+from pipeline.views import connect, dicts
 
 # One row per image and box; equal boxes of several captions' phrases are one.
 _BOXES = """
@@ -29,12 +29,10 @@ _BOXES = """
 def _images(store: Store, threshold: float) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield (image, its boxes); memory holds one image."""
     cursor = connect(store).execute(_BOXES, [threshold])
-    names = [column[0] for column in cursor.description]
     image: dict[str, Any] | None = None
     boxes: list[dict[str, Any]] = []
-    while rows := cursor.fetchmany(10_000):
-        for values in rows:
-            row = dict(zip(names, values, strict=True))
+    while rows := dicts(cursor, 10_000):
+        for row in rows:
             if image is None or any(image[name] != row[name] for name in ("dataset", "shard", "key")):
                 if image is not None:
                     yield image, boxes

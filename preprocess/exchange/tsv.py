@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import put_file
 from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from pipeline.store import Store
-from pipeline.views import connect
+from pipeline.views import connect, dicts
 from preprocess.exchange.coco import file_name
 
 COLUMNS = (
@@ -29,7 +29,7 @@ _CONCEPTS = """
     SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height,
            list(c ORDER BY c.concept_id, c.part) FILTER (c.concept_id IS NOT NULL) AS concepts
     FROM samples s LEFT JOIN concepts c USING (sample_id)
-    WHERE s.status = 'ok' GROUP BY ALL ORDER BY s.dataset, s.shard, s.sample_id
+    WHERE s.shard = ? AND s.status = 'ok' GROUP BY ALL ORDER BY any_value(s.row)
 """
 _BOXES = """
     SELECT concept_id, list([x0, y0, x1, y1] ORDER BY score DESC) FROM boxes
@@ -44,19 +44,15 @@ def export_tsv(store: Store, out: Path, threshold: float) -> int:
     fiftyone` gives it.
     """
     connection = connect(store)
-    lines = 0
     rows: list[list[Any]] = [list(COLUMNS)]
     for shard in sorted(store.committed()):
         boxes = dict(connection.execute(_BOXES, [shard, threshold]).fetchall())
-        cursor = connection.execute(_CONCEPTS.replace("WHERE", "WHERE s.shard = ? AND"), [shard])
-        names = [column[0] for column in cursor.description]
-        for values in cursor.fetchall():
-            rows.append(_line(dict(zip(names, values, strict=True)), boxes))
-            lines += 1
+        cursor = connection.execute(_CONCEPTS, [shard])
+        rows += [_line(row, boxes) for row in dicts(cursor)]
     text = io.StringIO()
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     put_file(out, text.getvalue().encode())
-    return lines
+    return len(rows) - 1
 
 
 def _line(row: dict[str, Any], boxes: dict[str, list[list[float]]]) -> list[Any]:

@@ -133,22 +133,23 @@ def _format(url: str) -> str:
 
 
 def _named(files: list[Shard]) -> list[Shard]:
-    def collisions() -> Counter[tuple[str, str]]:
-        return Counter((file.dataset, file.name) for file in files)
+    """Make names unique: a store's files are named by shard alone, whatever the dataset."""
 
-    doubles = {name for name, times in collisions().items() if times > 1}
+    def doubles() -> set[str]:
+        return {name for name, times in Counter(file.name for file in files).items() if times > 1}
+
+    again = doubles()
     files = [
         replace(file, name=f"{folder(file.url).rpartition('/')[2]}-{file.name}")
-        if (file.dataset, file.name) in doubles
+        if file.name in again
         else file
         for file in files
     ]
-    for (dataset, name), times in collisions().items():
-        if times > 1:
-            urls = [file.url for file in files if (file.dataset, file.name) == (dataset, name)]
-            raise UserError(
-                f"{urls[0]} and {urls[1]} would be the same shard {name!r}: give them two datasets"
-            )
+    if still := sorted(doubles()):
+        urls = [file.url for file in files if file.name == still[0]]
+        raise UserError(
+            f"{urls[0]} and {urls[1]} would be the same shard {still[0]!r}: extract them into two stores"
+        )
     return files
 
 

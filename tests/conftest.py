@@ -1,0 +1,39 @@
+"""Shared fixtures: a small demo corpus, and the store extracted from it."""
+
+import os
+
+# Two cores for everything: several threads in each of several processes only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import Store
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 demo images in 6 shards, with truth."""
+    from preprocess.demo import write_corpus
+
+    folder = tmp_path_factory.mktemp("corpus") / "demo"
+    write_corpus(folder, images=24, seed=1001, shard_size=4, split="train")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The corpus, extracted in this process. Tests only read it."""
+    from preprocess.config import ExtractConfig
+    from preprocess.run import Job, RunConfig, extract_shards
+    from preprocess.sources import plan
+
+    config = ExtractConfig(device="cpu")
+    made = Store.create(str(tmp_path_factory.mktemp("store") / "store"), config.settings())
+    jobs = [Job(shard) for shard in plan([f"{corpus}/*.tar"])]
+    summary = extract_shards(made, jobs, config, RunConfig(workers=0))
+    assert not summary.failed
+    return made
