@@ -1,0 +1,132 @@
+"""The commands of macco-prep that ask a store something, or copy it into another form."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import UserError
+from preprocess.config import DEFAULT_THRESHOLD
+
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
+Out = Annotated[str, typer.Option("--out", help="The store: a folder or any fsspec URL.")]
+
+
+def status(
+    path: StorePath, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Show what is committed, what failed and why, and the settings."""
+    from pipeline.store import Store
+    from preprocess.overview import status as overview
+
+    show(overview(Store.open(path)), as_json)
+
+
+def stats(
+    path: StorePath,
+    threshold: Annotated[
+        float, typer.Option(help="Box score from which an object counts as grounded.")
+    ] = 0.35,
+    top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Count concepts and boxes."""
+    from pipeline.store import Store
+    from preprocess.overview import stats as overview
+
+    show(overview(Store.open(path), threshold=threshold, top=top), as_json)
+
+
+def sql(
+    path: StorePath,
+    query: Annotated[
+        str,
+        typer.Argument(help='e.g. "SELECT lemma, count(*) FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9"'),
+    ],
+    format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
+    out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
+) -> None:
+    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
+    from pipeline.query import query as ask
+    from pipeline.store import Store
+
+    ask(Store.open(path), query, format, out)
+
+
+def score(
+    path: StorePath,
+    truth: Annotated[
+        str, typer.Option(help="Folder with concepts/*.parquet and boxes/*.parquet, as `demo` writes.")
+    ],
+    threshold: Annotated[
+        float, typer.Option(help="Boxes below this score do not count.")
+    ] = DEFAULT_THRESHOLD,
+    iou: Annotated[float, typer.Option(help="Overlap from which a box is right.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare a store with known truth: spans by (kind, start, end), boxes by overlap."""
+    from pipeline.store import Store
+    from preprocess.score import score as compare
+
+    result = compare(Store.open(path), truth, threshold, iou)
+    rows = {
+        name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
+        | {"true": value.true}
+        for name, value in result.items()
+    }
+    show(rows, as_json)
+
+
+def view(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")],
+    where: Annotated[
+        str, typer.Option(help="SQL condition on `samples`, e.g. \"caption LIKE '%dog%'\".")
+    ] = "true",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
+    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Write a page to look at: images with their boxes, captions with their concepts."""
+    from pipeline.store import Store
+    from preprocess.view import write_page
+
+    count = write_page(Store.open(path), out, where=where, limit=limit, threshold=threshold)
+    print(f"{count} images in {out}")
+
+
+def compact(
+    path: StorePath,
+    out: Out,
+    rows_per_file: Annotated[int, typer.Option(min=1, help="About so many samples in one file.")] = 1_000_000,
+) -> None:
+    """Copy a store of many small shards into few large files, for quicker questions. The copy is only read."""
+    from pipeline.compact import compact as merge
+    from pipeline.store import Store
+
+    merge(Store.open(path), out, rows_per_file)
+
+
+def export(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone) to write.")],
+    format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
+    threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV."""
+    from pipeline.store import Store
+    from preprocess.exchange import coco, tsv
+
+    writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
+    if format not in writers:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
+    print(f"{writers[format](Store.open(path), out, threshold)} rows in {out}")
+
+
+def show(value: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value, indent=1, default=str))
+        return
+    import yaml
+
+    print(yaml.safe_dump(json.loads(json.dumps(value, default=str)), sort_keys=False, width=120).rstrip())
