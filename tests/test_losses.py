@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from tests import literal
 from tests.check_vectors import TOLERANCE, check
 from tests.tiny import HEADS, gradients, tiny_batch, tiny_macco
 from train.losses.contrastive import clip_contrast, info_nce
+from train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
 from train.model import Macco
 
 
@@ -126,6 +128,48 @@ def test_an_absent_negative_counts_for_nothing() -> None:
     present = torch.tensor([True, True, True, True, False])
     found = info_nce(anchors, candidates, positives, scale, present)
     torch.testing.assert_close(found, info_nce(anchors, candidates[:4], positives, scale))
+
+
+def test_hard_negative_terms_equal_the_written_formulas() -> None:
+    torch.manual_seed(0)
+    text, image = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    negatives = torch.nn.functional.normalize(torch.randn(3, 2, 8), dim=-1)
+    valid = torch.tensor([[True, False], [True, True], [False, False]])
+    margin, scale = torch.tensor([0.5, 2.0]), torch.tensor(10.0)
+    imc, cmr, gaps = [], [], {0: [], 1: []}
+    for i in range(3):
+        right = scale * text[i] @ image[i]
+        others = [scale * text[i] @ negatives[j, k] for j in range(3) for k in range(2) if valid[j, k]]
+        imc.append(torch.stack([right, *others]).logsumexp(0) - right)
+        for k in range(2):
+            wrong = scale * image[i] @ negatives[i, k]
+            cmr.append((wrong - right + margin[k]).clamp(min=0) if valid[i, k] else torch.zeros(()))
+            gaps[k] += [wrong] if valid[i, k] else []
+    flat = negatives.flatten(0, 1), valid.flatten()
+    torch.testing.assert_close(intra_modal_negatives(text, image, *flat, scale), torch.stack(imc).mean())
+    own = (text, image, negatives, valid, scale, margin)
+    torch.testing.assert_close(rank_negatives(*own), torch.stack(cmr).mean())
+    rights = scale * (text * image).sum(1).mean()
+    expected = torch.stack([rights - torch.stack(gaps[k]).mean() for k in range(2)])
+    torch.testing.assert_close(next_margin(*own, limit=1e9), expected)
+    assert next_margin(*own, limit=0.1).max() <= 0.1
+    unseen = next_margin(text, image, negatives, valid & False, scale, margin, limit=5.0)
+    torch.testing.assert_close(unseen, margin)
+
+
+def test_hard_negatives_raise_the_contrast_and_margins_follow_the_model() -> None:
+    batch = tiny_batch()
+    negatives = replace(batch, negatives=batch.tokens.roll(1, 0)[:, None])
+    plain, _ = run(tiny_macco(), batch)
+    model = tiny_macco(negatives=1, imc=0.2, cmr=0.2).train()
+    losses, _ = run(model, negatives)
+    assert losses["contrast"] > plain["contrast"]
+    assert model.margin.item() != 0
+    weights = {"contrast": 1.0, "mir": 0.1, "mlm": 20.0, "mim": 250.0, "imc": 0.2, "cmr": 0.2}
+    total = sum(weights[name] * losses[name].item() for name in weights)
+    assert losses["loss"].item() == pytest.approx(total)
+    with pytest.raises(UserError, match="no 1 hard negatives"):
+        model(batch)
 
 
 VECTORS = sorted(Path(os.environ.get("MACCO_VECTORS", "/nonexistent")).glob("macco*.safetensors"))

@@ -32,7 +32,7 @@ def whole_batch() -> Batch:
 
 
 def model_and_gradients(batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor], Macco]:
-    model = tiny_macco(negatives=True)
+    model = tiny_macco(negatives=2, imc=0.2, cmr=0.2)
     losses = backward(model, batches)
     ranks.average_gradients(model.parameters())
     return losses, gradients(model), model

@@ -53,6 +53,10 @@ class Batch:
     patch_slots: Slots = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.negatives is not None and self.negative_valid is None:
+            object.__setattr__(
+                self, "negative_valid", torch.ones_like(self.negatives[..., 0], dtype=torch.bool)
+            )
         if self.text_slots is None:
             object.__setattr__(self, "text_slots", Slots.of(self.text_mask))
         if self.patch_slots is None:

@@ -44,7 +44,7 @@ def public_names(state: Mapping[str, Tensor]) -> State:
             renamed["clip.logit_scale"] = value
         elif name == "img_mask_token":
             renamed["image_mask_token"] = value
-        elif name.startswith(("clip.", "prediction_", "text_mask_token", "image_mask_token")):
+        elif name.startswith(("clip.", "prediction_", "text_mask_token", "image_mask_token", "margin")):
             renamed[name] = value
         else:
             renamed["clip." + name] = value
@@ -120,7 +120,10 @@ def import_training(model: Macco, state: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: a tensor is missing, superfluous or of another shape.
     """
+    named = public_names(state)
+    if "margin" in dict(model.named_buffers()):
+        named.setdefault("margin", model.get_buffer("margin"))
     try:
-        model.load_state_dict(public_names(state))
+        model.load_state_dict(named)
     except RuntimeError as error:
         raise UserError("the checkpoint does not fit the model: " + " ".join(str(error).split())) from error

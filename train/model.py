@@ -14,6 +14,7 @@ from train import ranks
 from train.batch import Batch
 from train.losses.contrastive import clip_contrast, intra_modal
 from train.losses.masked import masked_pixels, masked_words, patch_pixels
+from train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
 from train.predictors import ImagePredictor, TextPredictor, inject
 from train.towers import Encoded, Text, encode_both, image_tower, pixel_statistics
 
@@ -29,7 +30,10 @@ class Method:
     mir: float = 0.1
     mlm: float = 20.0
     mim: float = 250.0
-    negatives: bool = False  # hard negative captions of the batch as candidates (NegCLIP)
+    negatives: int = 0  # hard negatives per caption, more candidates for each image (NegCLIP)
+    imc: float = 0.0  # CE-CLIP's intra-modal contrast and cross-modal ranking, where there are hard negatives
+    cmr: float = 0.0
+    margin_limit: float = 5.0  # of the ranking's adaptive margins, on the scaled similarity
     stop_gradient: bool = True  # predictors do not train the tower that shows them the other modality's image
     injection: bool = True  # of the pooled feature into tokens
     normalise_pixels: bool = True
@@ -79,6 +83,8 @@ class Macco(nn.Module):
             grid, patch = self.image.grid, self.image.patch
             self.prediction_image = ImagePredictor(joint, heads, method.image_depth, grid, patch)
         mean, std = pixel_statistics(visual)
+        if method.negatives:
+            self.register_buffer("margin", torch.zeros(method.negatives))
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self._freeze()
@@ -132,7 +138,9 @@ class Macco(nn.Module):
         text, masked_text = encode_both(self.text, batch.tokens, text_mask, self.text_mask_token)
         image, masked_image = encode_both(self.image, pixels, patch_mask, self.image_mask_token)
         negatives = None
-        if m.negatives and batch.negatives is not None:
+        if m.negatives:
+            if batch.negatives is None or batch.negatives.shape[1] != m.negatives:
+                raise UserError(f"batches hold no {m.negatives} hard negatives per caption: set negatives=0")
             encoded, _ = encode_both(self.text, batch.negatives.flatten(0, 1), None, self.text_mask_token)
             negatives = encoded.cls.view(*batch.negatives.shape[:2], -1)
         return Encodings(text, image, masked_text, masked_image, negatives)
@@ -160,13 +168,14 @@ class Macco(nn.Module):
         local, every = features.transpose(0, 1), everywhere.transpose(0, 1)  # [V, b, D], [V, B, D]
         views = 4 if m.masked_views else 2
         losses: dict[str, Tensor] = {}
+        negatives = valid = None
+        if m.negatives:
+            assert negative_valid is not None
+            valid = ranks.gather(negative_valid.int()).bool()  # [B, K]
+            losses |= self._on_negatives(features, negative_valid, everywhere, valid, scale)
+            negatives, valid = everywhere[:, views:].flatten(0, 1), valid.flatten()
         if m.contrast:
             used = views if m.mca else 2
-            negatives = valid = None
-            if len(every) > views:
-                negatives = every[views:].flatten(0, 1)
-                if negative_valid is not None:
-                    valid = ranks.gather(negative_valid.int()).bool().T.flatten()
             text, image = slice(0, used, 2), slice(1, used, 2)
             losses["contrast"] = clip_contrast(
                 local[text], local[image], every[text], every[image], scale, first, negatives, valid
@@ -174,6 +183,22 @@ class Macco(nn.Module):
         if m.mir:
             sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first) for i in (0, 1)]
             losses["mir"] = (intra_modal(*sides[0]) + intra_modal(*sides[1])) / 2
+        return losses
+
+    def _on_negatives(
+        self, features: Tensor, exists: Tensor, everywhere: Tensor, all_exist: Tensor, scale: Tensor
+    ) -> dict[str, Tensor]:
+        losses, views = {}, features.shape[1] - self.method.negatives
+        text, image, negatives = features[:, 0], features[:, 1], features[:, views:]
+        if self.method.imc:
+            candidates = everywhere[:, views:].flatten(0, 1)
+            losses["imc"] = intra_modal_negatives(text, image, candidates, all_exist.flatten(), scale)
+        if self.method.cmr:
+            margin = self.get_buffer("margin")
+            losses["cmr"] = rank_negatives(text, image, negatives, exists, scale, margin.clone())
+            if self.training and torch.is_grad_enabled():
+                every = (everywhere[:, 0], everywhere[:, 1], everywhere[:, views:], all_exist, scale)
+                margin.copy_(next_margin(*every, margin, self.method.margin_limit))
         return losses
 
     def words(self, batch: Batch, encodings: Encodings) -> Tensor:

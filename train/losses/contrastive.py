@@ -39,15 +39,14 @@ def clip_contrast(
     text, image: anchors [V, b, D], view 0 being the full samples; further views are masked ones.
     all_text, all_image: candidates [V, B, D].
     negatives: hard negative captions [K, D] of all ranks, more candidates for image anchors; negative_valid:
-    [K] bool, which of them exist.
+    [K] bool, which of them exist (None: all).
     The positive of anchor i in every view is the full partner i. Returns the mean of both directions.
     """
     positives = first + torch.arange(text.shape[1], device=text.device).repeat(len(text))
     captions, present = all_text.flatten(0, 1), None
     if negatives is not None:
-        exists = torch.ones(len(negatives), dtype=torch.bool, device=text.device)
-        exists = exists if negative_valid is None else negative_valid
-        present = torch.cat([exists.new_ones(len(captions)), exists])
+        if negative_valid is not None:
+            present = torch.cat([negative_valid.new_ones(len(captions)), negative_valid])
         captions = torch.cat([captions, negatives])
     to_image = info_nce(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale)
     to_text = info_nce(image.flatten(0, 1), captions, positives, scale, present)
