@@ -1,0 +1,75 @@
+"""Training batches straight from a concept store."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+from pipeline.cache import ImageCache
+from pipeline.errors import UserError
+from pipeline.store import Store
+from train.data.index import build
+from train.data.loader import Loader, Plan
+from train.data.masks import MaskConfig
+from train.data.selection import Selection
+from train.data.tokens import Tokenize
+
+__all__ = ["Loader", "MaskConfig", "open_training_data"]
+
+
+def open_training_data(
+    store_url: str,
+    tokenizer: Any,
+    *,
+    image_size: int,
+    patch_size: int,
+    batch_size: int,
+    where: str = "",
+    keep: Literal["all", "concept", "box"] = "all",
+    masks: MaskConfig | None = None,
+    full_length: bool = False,
+    cache: str | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 2,
+    prefetch: int = 4,
+    max_broken: int = 1000,
+    pin_memory: bool | None = None,
+    log: Callable[[str], None] = print,
+) -> Loader:
+    """Select a training set and return a loader of its batches; images are uint8 [B, 3, image_size, image_size].
+
+    `where` is SQL over the columns of samples, concepts and boxes (see Selection for what each clause drops);
+    what it leaves is told to `log`, on rank 0. `batch_size` counts the pairs of one rank. `full_length` is for
+    text towers that read their padding (Text.fixed_length). `cache` is what `macco-prep cache` made. More than
+    `max_broken` unreadable images on one rank end the run; until then each is replaced and counted.
+
+    Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
+    """
+    if image_size % patch_size:
+        raise UserError(f"patches of {patch_size} pixels do not divide images of {image_size}")
+    if not 0 <= rank < world_size or batch_size < 1:
+        raise UserError(f"rank {rank} of {world_size} with batches of {batch_size}: these cannot be")
+    masks = masks or MaskConfig()
+    selection = Selection.of(where, masks, keep)
+    if cache is not None:
+        ImageCache.open(cache)
+    index = build(Store.open(store_url), selection, log if rank == 0 else lambda line: None)
+    plan = Plan(
+        store_url=store_url,
+        cache_url=cache,
+        index=index,
+        selection=selection,
+        masks=masks,
+        tokenize=Tokenize(tokenizer),
+        full_length=full_length,
+        image_size=image_size,
+        patch_size=patch_size,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    pin = torch.cuda.is_available() if pin_memory is None else pin_memory
+    return Loader(plan, workers, prefetch, max_broken, pin)

@@ -1,0 +1,162 @@
+"""The training set, resolved once: which rows of which shards, one bit a row."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.store import Store
+from train.data.selection import LEVELS, Level, Selection, quote, scan
+
+ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
+PIECE: Final = 8192  # rows; larger shards are shuffled and fetched in pieces
+
+
+_NAMES: Final[dict[Level, str]] = {
+    "samples": "samples",
+    "concepts": "spans of their concepts",
+    "boxes": "boxes of these, once for each concept",
+}
+
+
+@dataclass(frozen=True)
+class Index:
+    """The selected rows. A piece is at most PIECE successive rows of a shard; pieces in store order.
+
+    Sample i of the set is the i-th selected row, pieces and rows in order.
+    """
+
+    shards: tuple[str, ...]
+    files: tuple[str, ...]  # of each shard: stem of the Parquet files that hold it
+    bits: NDArray[np.uint8]  # one bit for each row of each shard, np.packbits
+    first_bit: NDArray[np.int64]  # [pieces]
+    shard: NDArray[np.int32]  # [pieces]: place in `shards`
+    first_row: NDArray[np.int32]  # [pieces]: its first row's number in the shard
+    starts: NDArray[np.int64]  # [pieces + 1]: sample number of its first selected row
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(self.starts[-1])
+
+    def rows(self, piece: int) -> NDArray[np.int32]:
+        """Row numbers, within its shard, of the selected rows of a piece."""
+        first = int(self.first_bit[piece])
+        last = (
+            int(self.first_bit[piece + 1]) if piece + 1 < len(self.first_bit) else 8 * len(self.bits)
+        )  # padded with 0
+        bits = np.unpackbits(self.bits[first // 8 : -(-last // 8)])[first % 8 :][: last - first]
+        rows: NDArray[np.int32] = np.flatnonzero(bits).astype(np.int32) + self.first_row[piece]
+        return rows
+
+
+def connect(store: Store, memory: str, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection that can read the store's files."""
+    connection = duckdb.connect()
+    if not store.local:
+        connection.register_filesystem(store.fs)
+    connection.execute(f"SET memory_limit = '{memory}'; SET preserve_insertion_order = false")
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
+    return connection
+
+
+def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Index:
+    """Resolve a selection, logging what each clause leaves. Raises UserError if no sample is left."""
+    with connect(store, "2GB") as connection:
+        shards, files, sizes = _shards(store, connection)
+        begins = np.concatenate([[0], np.cumsum(sizes)])
+        numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}
+        connection.register("_shards", pa.table(numbers))
+        selected = np.zeros(begins[-1], np.bool_)
+        counts = {level: np.zeros(len(selection.at(level)) + 1, np.int64) for level in LEVELS}
+        try:
+            for part in _parts(files, sizes):
+                samples = f"SELECT * FROM {scan(store.url, 'samples', part)} SEMI JOIN _shards USING (shard)"
+                wanted = f"{samples} WHERE {selection.all('samples')}"
+                for level in LEVELS:
+                    rows = selection.relation(
+                        level, samples if level == "samples" else wanted, part, store.url
+                    )
+                    counts[level] += connection.execute(
+                        f"SELECT {_counts(selection.at(level))} {rows}"
+                    ).fetchone()
+                level, condition = selection.survivors()
+                rows = selection.relation(level, wanted, part, store.url)
+                sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
+                selected[connection.execute(sql).fetchnumpy()["place"]] = True
+        except duckdb.Error as error:
+            raise UserError(f"--where: DuckDB: {str(error).splitlines()[0]}") from error
+    for level in LEVELS:
+        log(f"{_NAMES[level]}: {counts[level][0]:,}")
+        for sql, left in zip(selection.at(level), counts[level][1:], strict=True):
+            if sql != "true":
+                log(f"  {sql} leaves {left:,}")
+    total = int(selected.sum())
+    log(
+        f"training set: {total:,} samples"
+        + (f" (keep = {selection.keep})" if selection.keep != "all" else "")
+    )
+    if not total:
+        raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
+    return _pieces(shards, files, sizes, selected, repr(selection))
+
+
+def _shards(
+    store: Store, connection: duckdb.DuckDBPyConnection
+) -> tuple[list[str], list[str], NDArray[np.int64]]:
+    """The committed shards by name: the file that holds each, and its number of rows."""
+    committed = store.committed()
+    rows = connection.execute(
+        "SELECT shard, parse_filename(filename, true), max(row) + 1 "
+        f"FROM read_parquet({quote(store.url + '/samples/*.parquet')}, filename = true) GROUP BY 1, 2 ORDER BY 1"
+    ).fetchall()
+    rows = [row for row in rows if row[0] in committed]
+    return [row[0] for row in rows], [row[1] for row in rows], np.array([row[2] for row in rows], np.int64)
+
+
+def _parts(files: list[str], sizes: NDArray[np.int64]) -> Iterator[list[str]]:
+    """The files, a few at a time: of about ROWS samples together."""
+    rows: Counter[str] = Counter()
+    for file, size in zip(files, sizes.tolist(), strict=True):
+        rows[file] += size
+    ends = np.cumsum(list(rows.values())) // ROWS
+    for _, part in groupby(zip(rows, ends.tolist(), strict=True), key=lambda one: one[1]):
+        yield [file for file, _ in part]
+
+
+def _counts(clauses: list[str]) -> str:
+    """SQL that counts all rows, those that the first clause leaves, the first two, ..."""
+    sofar = [" AND ".join(f"({sql})" for sql in clauses[: n + 1]) for n in range(len(clauses))]
+    return ", ".join(["count(*)", *(f"count(*) FILTER (WHERE {sql})" for sql in sofar)])
+
+
+def _pieces(
+    shards: list[str], files: list[str], sizes: NDArray[np.int64], selected: NDArray[np.bool_], selection: str
+) -> Index:
+    per_shard = -(-sizes // PIECE)
+    shard = np.repeat(np.arange(len(shards)), per_shard)
+    begins = np.concatenate([[0], np.cumsum(sizes)])
+    within = np.arange(len(shard)) - np.repeat(np.cumsum(per_shard) - per_shard, per_shard)
+    first_bit = begins[shard] + within * PIECE
+    counts = np.add.reduceat(selected, first_bit, dtype=np.int64)
+    bits = np.packbits(selected)
+    print_ = hashlib.sha256(repr((shards, sizes.tolist(), selection)).encode() + bits.tobytes())
+    return Index(
+        tuple(shards),
+        tuple(files),
+        bits,
+        first_bit,
+        shard.astype(np.int32),
+        (within * PIECE).astype(np.int32),
+        np.concatenate([[0], np.cumsum(counts)]),
+        print_.hexdigest()[:16],
+    )

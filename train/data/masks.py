@@ -1,0 +1,212 @@
+"""Which tokens and patches of a sample are masked."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from train.data.tokens import Tokens
+
+# Words that say little by themselves. Of "sitting on" remains "sitting", of "to the left of" "left"; "behind" stays.
+FUNCTION_WORDS: Final = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "with",
+        "without",
+        "by",
+        "for",
+        "from",
+        "as",
+        "into",
+        "onto",
+        "upon",
+        "off",
+        "out",
+        "up",
+        "about",
+        "than",
+        "and",
+        "or",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "it",
+        "its",
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """How masks are drawn; the defaults are the paper's.
+
+    Text: the words of all attributes and relations. Image: the boxes of one phrase, drawn anew each time; the
+    phrase is an object with its attributes, or a relation with its two objects.
+    """
+
+    relations: Literal["all", "content", "none"] = "all"  # content: without FUNCTION_WORDS
+    attributes: bool = True
+    objects: bool = False  # mask head words of objects too, and draw objects without attributes
+    same: bool = False  # mask the words of the drawn phrase only
+    random: bool = False  # the control: tokens and a rectangle at random, whatever the concepts
+    text_ratio: float = 0.15  # share of a caption's tokens that `random` masks
+    rectangle: float = 0.1  # how often a random rectangle is masked instead of boxes
+    image_ratio: float = 0.75  # share of the patches in that rectangle
+    box_score: float = 0.35  # boxes that score less are no boxes
+
+    def __post_init__(self) -> None:
+        for name in ("text_ratio", "rectangle", "image_ratio", "box_score"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UserError(f"mask {name} is {value}: it lies between 0 and 1")
+        if self.relations not in ("all", "content", "none"):
+            raise UserError(f"mask relations is {self.relations!r}: choose all, content or none")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of concepts that count."""
+        switches = (
+            (OBJECT, self.objects),
+            (ATTRIBUTE, self.attributes),
+            (RELATION, self.relations != "none"),
+        )
+        return tuple(kind for kind, on in switches if on)
+
+
+@dataclass(frozen=True, slots=True)
+class Grounded:
+    """A concept of a sample: its words and its boxes."""
+
+    kind: str
+    phrase: int  # concepts of equal `phrase` are drawn as one: an object with its attributes
+    spans: tuple[tuple[int, int], ...]  # characters [start, end) of the caption
+    head: tuple[int, int]
+    boxes: NDArray[np.float32]  # [K, 4]: x0, y0, x1, y1 in 0..1 of the original image
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """What torchvision's RandomResizedCrop cuts out: pixels of an image of `width` x `height`."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    image_width: int
+    image_height: int
+
+
+def draw(
+    concepts: Sequence[Grounded],
+    caption: str,
+    tokens: Tokens,
+    crop: Crop,
+    grid: int,
+    config: MaskConfig,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Draw the masks of one sample: tokens [L], and patches [grid * grid], row by row.
+
+    A patch is masked if it shares any area with a box. A box outside the crop masks nothing, and a sample
+    without boxes has no patch masked, but for the rectangle's chance.
+    """
+    if config.random:
+        return _some_tokens(tokens, config.text_ratio, random), _rectangle(grid, config.image_ratio, random)
+    phrases: dict[int, list[Grounded]] = defaultdict(list)
+    words: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for concept in concepts:
+        if concept.kind in config.kinds and (spans := _words(concept, caption, config)):
+            phrases[concept.phrase].append(concept)
+            words[concept.phrase] += spans
+    seen = [phrase for phrase, members in phrases.items() if any(len(c.boxes) for c in members)]
+    # Both are drawn always, so that what one switch does leaves the other draws as they were.
+    choice, by_chance = random.random(), random.random() < config.rectangle
+    drawn = seen or (list(phrases) if config.same else [])
+    phrase = drawn[int(choice * len(drawn))] if drawn else None
+    masked = [phrase] if config.same and phrase is not None else list(words)
+    text = tokens.touching(span for phrase in masked for span in words[phrase])
+    if by_chance:
+        return text, _rectangle(grid, config.image_ratio, random)
+    boxes = [c.boxes for c in phrases[phrase]] if phrase is not None else []
+    return text, patches(np.concatenate([*boxes, np.empty((0, 4), np.float32)]), crop, grid)
+
+
+def patches(boxes: NDArray[np.float32], crop: Crop, grid: int) -> NDArray[np.bool_]:
+    """Which patches [grid * grid] of the crop share any area with the boxes [K, 4] of the original image."""
+    mask = np.zeros((grid, grid), np.bool_)
+    x0, x1 = (_inside(boxes[:, i], crop.image_width, crop.left, crop.width, grid) for i in (0, 2))
+    y0, y1 = (_inside(boxes[:, i], crop.image_height, crop.top, crop.height, grid) for i in (1, 3))
+    for left, top, right, bottom in zip(x0, y0, x1, y1, strict=True):
+        if left < right and top < bottom:
+            mask[int(top) : ceil(bottom), int(left) : ceil(right)] = True
+    return mask.ravel()
+
+
+def _inside(edge: NDArray[np.float32], image: int, start: int, size: int, grid: int) -> NDArray[np.float64]:
+    """Box edges in 0..1 of the image to 0..grid of the crop."""
+    pixels = edge.astype(np.float64) * image - start
+    # Float32 edges that mean a patch's border must not reach over it.
+    return np.round(pixels.clip(0, size) * grid / size, 5)
+
+
+def _words(concept: Grounded, caption: str, config: MaskConfig) -> list[tuple[int, int]]:
+    if concept.kind == OBJECT:
+        return [concept.head]
+    if concept.kind == RELATION and config.relations == "content":
+        return [word for span in concept.spans for word in _content(caption, *span)]
+    return list(concept.spans)
+
+
+def _content(caption: str, start: int, end: int) -> list[tuple[int, int]]:
+    found = []
+    for word in caption[start:end].split():
+        start = caption.index(word, start)
+        if word.lower() not in FUNCTION_WORDS:
+            found.append((start, start + len(word)))
+        start += len(word)
+    return found
+
+
+def _some_tokens(tokens: Tokens, ratio: float, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask a share of the tokens that stand for characters, at least one."""
+    mask = np.zeros(len(tokens.ids), np.bool_)
+    places = np.flatnonzero(tokens.words)
+    mask[random.permutation(places)[: max(1, round(ratio * len(places)))]] = True
+    return mask
+
+
+def _rectangle(grid: int, ratio: float, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask one rectangle of about `ratio` of the patches, its shape and place at random."""
+    area = ratio * grid * grid
+    height = int(random.integers(max(1, ceil(area / grid)), grid + 1))
+    width = min(grid, round(area / height))
+    top, left = random.integers(grid - height + 1), random.integers(grid - width + 1)
+    mask = np.zeros((grid, grid), np.bool_)
+    mask[top : top + height, left : left + width] = True
+    return mask.ravel()

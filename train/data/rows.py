@@ -1,0 +1,131 @@
+"""The rows of some pieces of the store, fetched by DuckDB and held as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cache import ImageCache
+from pipeline.errors import UserError
+from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from pipeline.store import Store
+from train.data.index import Index, connect
+from train.data.masks import Grounded
+from train.data.selection import Selection, quote, scan
+
+KINDS = (OBJECT, ATTRIBUTE, RELATION)
+_NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image-caption pair, its image still where it lies."""
+
+    id: str
+    caption: str
+    source: str
+    member: str | None
+    offset: int | None
+    size: int | None
+    concepts: list[Grounded]
+
+
+class Rows:
+    """The selected samples of some pieces: sample k is the k-th, pieces in the order given."""
+
+    def __init__(self, samples: pa.Table, concepts: dict[str, Any], boxes: dict[str, Any]) -> None:
+        self._samples = samples
+        self._concepts = concepts
+        self._boxes = boxes
+        slots = np.arange(samples.num_rows + 1)
+        self._concept_starts = np.searchsorted(concepts["slot"], slots)
+        self._box_starts = np.searchsorted(boxes["slot"], slots)
+        self._corners = np.stack([boxes[name] for name in ("x0", "y0", "x1", "y1")], 1)
+
+    def __getitem__(self, slot: int) -> Sample:
+        names = ("id", "caption", "source", "member", "offset", "size")
+        values = {name: self._samples[name][slot].as_py() for name in names}
+        return Sample(**values, concepts=self._grounded(slot))
+
+    def _grounded(self, slot: int) -> list[Grounded]:
+        first, last = self._box_starts[slot : slot + 2]
+        owners, corners = self._boxes["number"][first:last], self._corners[first:last]
+        first, last = self._concept_starts[slot : slot + 2]
+        columns = ("number", "kind", "phrase", "start", "end", "head_start", "head_end")
+        found: dict[int, Grounded] = {}
+        for number, kind, phrase, start, end, head_start, head_end in zip(
+            *(self._concepts[name][first:last].tolist() for name in columns), strict=True
+        ):
+            spans: tuple[tuple[int, int], ...] = ((start, end),)
+            if number in found:
+                spans = found[number].spans + spans
+            found[number] = Grounded(
+                KINDS[kind], phrase, spans, (head_start, head_end), corners[owners == number]
+            )
+        return list(found.values())
+
+
+class Fetch:
+    """Reads pieces of a store. Made in the process that uses it."""
+
+    def __init__(self, store_url: str, index: Index, selection: Selection, cache_url: str | None) -> None:
+        self._store = Store.open(store_url)
+        self._index = index
+        self._selection = selection
+        self._cache = ImageCache.open(cache_url) if cache_url is not None else None
+        self._cached = self._cache.shards() if self._cache is not None else set()
+        self._connection = connect(self._store, "400MB", threads=1)
+
+    def __call__(self, pieces: Sequence[int]) -> Rows:
+        """Fetch the selected samples of some pieces."""
+        rows = [self._index.rows(piece) for piece in pieces]
+        shards = [self._index.shards[self._index.shard[piece]] for piece in pieces]
+        which = pa.DictionaryArray.from_arrays(
+            np.repeat(np.arange(len(pieces), dtype=np.int32), [len(r) for r in rows]),
+            pa.array(shards, pa.string()),
+        )
+        row = np.concatenate(rows)
+        slot = np.arange(len(row), dtype=np.int32)
+        chosen = pa.table({"shard": which.cast(pa.string()), "row": pa.array(row), "slot": pa.array(slot)})
+        files = sorted({self._index.files[self._index.shard[piece]] for piece in pieces})
+        store, do = self._store.url, self._connection
+        do.register("_chosen", chosen)
+        names = ", ".join(sorted({quote(shard) for shard in shards}))
+        do.execute(
+            f"CREATE OR REPLACE TEMP TABLE _samples AS SELECT * FROM {scan(store, 'samples', files)} "
+            f"JOIN _chosen USING (shard, row) WHERE shard IN ({names})"
+        )
+        samples = do.sql(f"{self._located(shards)} ORDER BY slot").to_arrow_table()
+        if samples.num_rows != len(row):
+            raise UserError(
+                f"{store} has changed since training began: start again, or resume once it is complete"
+            )
+        own = "SELECT * FROM _samples"
+        concepts = do.execute(
+            f"SELECT slot, {_NUMBER.format('concept_id')} AS number, list_position({list(KINDS)}, kind) - 1 AS kind, "
+            f'{_NUMBER.format("coalesce(owner_id, concept_id)")} AS phrase, start, "end", head_start, head_end '
+            f"{self._selection.relation('concepts', own, files, store)} "
+            f"WHERE {self._selection.all('concepts')} ORDER BY slot, number, part"
+        ).fetchnumpy()
+        boxes = do.execute(
+            f"SELECT slot, {_NUMBER.format('concept_id')} AS number, x0, y0, x1, y1 "
+            f"{self._selection.relation('boxes', own, files, store)} "
+            f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
+        ).fetchnumpy()
+        return Rows(samples, concepts, boxes)
+
+    def _located(self, shards: Sequence[str]) -> str:
+        """SQL of the samples with where their images lie: in the cache, if they are there."""
+        cached = sorted(set(shards) & self._cached)
+        if self._cache is None or not cached:
+            return 'SELECT sample_id AS id, caption, source, member, "offset", size FROM _samples'
+        return (
+            "SELECT s.sample_id AS id, s.caption, coalesce(c.file, s.source) AS source, s.member, "
+            'coalesce(c.at, s."offset") AS "offset", coalesce(c.bytes, s.size) AS size '
+            f"FROM _samples s LEFT JOIN {self._cache.sql(cached)} c "
+            # Only what was made from this very image: a store may have been extracted anew.
+            "ON c.shard = s.shard AND c.key = s.key AND c.source = s.source "
+            'AND c."offset" IS NOT DISTINCT FROM s."offset"'
+        )

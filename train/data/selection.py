@@ -1,0 +1,148 @@
+"""What to train on, as SQL: clauses over samples, concepts and boxes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from train.data.masks import MaskConfig
+
+Level = Literal["samples", "concepts", "boxes"]
+LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")
+
+_FIELDS = {field.name: field for schema in (SAMPLES, CONCEPTS, BOXES) for field in schema}
+_SAMPLE = list(SAMPLES.names)
+_CONCEPT = [name for name in CONCEPTS.names if name not in _SAMPLE]
+_BOX = [name for name in BOXES.names if name not in (*_SAMPLE, *_CONCEPT)]
+_COLUMNS: Final[dict[Level, list[str]]] = {
+    "samples": _SAMPLE,
+    "concepts": [*_SAMPLE, *_CONCEPT],
+    "boxes": [*_SAMPLE, *_CONCEPT, *_BOX],
+}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One condition of a WHERE, and what it drops: samples, concepts or boxes."""
+
+    sql: str
+    level: Level
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The conditions on a training set; each acts on the finest thing whose columns it names.
+
+    A clause that names a box's columns (x0, y0, x1, y1, score) drops boxes, else one that names a concept's
+    (kind, lemma, head, ...) drops concepts, else it drops samples. Samples and concepts are not dropped for
+    having nothing left, unless `keep` asks for it.
+    """
+
+    clauses: tuple[Clause, ...]
+    kinds: tuple[str, ...]  # the kinds of concepts that masks are made of
+    keep: Literal["all", "concept", "box"] = "all"  # samples with any concept of `kinds`, or any box of one
+
+    @classmethod
+    def of(cls, where: str, masks: MaskConfig, keep: Literal["all", "concept", "box"] = "all") -> "Selection":
+        """Take a WHERE apart at its top-level ANDs. Raises UserError where DuckDB cannot understand it."""
+        if keep not in ("all", "concept", "box"):
+            raise UserError(f"keep is {keep!r}: choose all, concept or box")
+        clauses = [Clause(f"status = '{OK}'", "samples"), Clause(f"score >= {masks.box_score}", "boxes")]
+        with duckdb.connect() as connection:
+            clauses += [Clause(sql, _level(connection, sql)) for sql in _conjuncts(connection, where)]
+        ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
+        return cls(tuple(ordered), masks.kinds, keep)
+
+    def at(self, level: Level) -> list[str]:
+        """The conditions at one level, at least one."""
+        return [clause.sql for clause in self.clauses if clause.level == level] or ["true"]
+
+    def relation(self, level: Level, samples: str, files: Sequence[str], store: str) -> str:
+        """SQL of the rows at a level, all columns, before that level's own conditions.
+
+        `samples` is the SQL of the samples wanted; `files` are the stems of the store's Parquet files that hold
+        them. A concept has a row for each of its spans; a box one for each concept that it grounds.
+        """
+        if level == "samples":
+            return f"FROM ({samples})"
+        concepts = (
+            f"FROM (SELECT s.*, {_list('c', _CONCEPT)} FROM {scan(store, 'concepts', files)} c "
+            f"JOIN ({samples}) s USING (sample_id))"
+        )
+        if level == "concepts":
+            return concepts
+        return (
+            f"FROM (SELECT c.*, {_list('b', _BOX)} FROM ("
+            "SELECT *, unnest(CASE kind WHEN 'object' THEN [concept_id] WHEN 'attribute' THEN [owner_id] "
+            f"ELSE [subject_id, object_id] END) AS grounds {concepts} WHERE part = 0 AND {self.all('concepts')}"
+            f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
+        )
+
+    def survivors(self) -> tuple[Level, str]:
+        """The level whose rows decide which samples stay, and the condition on them."""
+        levels: dict[str, Level] = {"all": "samples", "concept": "concepts", "box": "boxes"}
+        level = levels[self.keep]
+        kinds = ", ".join(quote(kind) for kind in self.kinds) or "NULL"
+        return level, self.all(level) + (f" AND kind IN ({kinds})" if level != "samples" else "")
+
+    def all(self, level: Level) -> str:
+        """All conditions of a level as one."""
+        return " AND ".join(f"({sql})" for sql in self.at(level))
+
+
+def scan(store: str, table: str, files: Sequence[str]) -> str:
+    """SQL that reads some Parquet files of the store at `store`."""
+    names = ", ".join(quote(f"{store}/{table}/{file}.parquet") for file in files)
+    return f"read_parquet([{names}])"
+
+
+def quote(text: str) -> str:
+    """A SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _list(alias: str, names: Sequence[str]) -> str:
+    return ", ".join(f'{alias}."{name}"' for name in names)
+
+
+def _conjuncts(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
+    if not where.strip():
+        return []
+
+    def ask(sql: str, value: str) -> str:
+        ((text,),) = connection.execute(sql, [value]).fetchall()
+        return str(text)
+
+    tree = json.loads(ask("SELECT json_serialize_sql(?::VARCHAR)", f"SELECT 1 WHERE (\n{where}\n)"))
+    if tree["error"]:
+        raise UserError(f"--where {where!r}: {tree['error_message']}")
+    if len(tree["statements"]) != 1:
+        raise UserError(f"--where {where!r} is more than a condition")
+    node = tree["statements"][0]["node"]
+    condition = node["where_clause"]
+    found = []
+    for child in condition["children"] if condition["type"] == "CONJUNCTION_AND" else [condition]:
+        node["where_clause"] = child
+        found.append(
+            ask("SELECT json_deserialize_sql(?::JSON)", json.dumps(tree)).removeprefix("SELECT 1 WHERE ")
+        )
+    return found
+
+
+def _level(connection: duckdb.DuckDBPyConnection, sql: str) -> Level:
+    """Find the coarsest level whose columns are enough for a condition."""
+    problem = ""
+    for level in LEVELS:
+        empty = pa.schema([_FIELDS[name] for name in _COLUMNS[level]]).empty_table()
+        connection.register("_empty", empty)
+        try:
+            connection.execute(f"SELECT 1 FROM _empty WHERE {sql}").fetchall()
+            return level
+        except duckdb.Error as error:
+            problem = str(error).splitlines()[0]
+    raise UserError(f"--where {sql}: {problem}; the columns are {', '.join(_COLUMNS['boxes'])}")

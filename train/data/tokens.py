@@ -1,0 +1,103 @@
+"""Captions to token ids, each with the characters of the caption that it stands for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+from pipeline.errors import UserError
+from train.data.clean import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One caption: token i stands for the characters [starts[i], ends[i]), none where they are equal.
+
+    All three are int64 [L], start and end tokens (which stand for no characters) included.
+    """
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @property
+    def words(self) -> NDArray[np.bool_]:
+        """Which tokens stand for any characters, [L]."""
+        return self.starts < self.ends
+
+    def touching(self, spans: Iterable[tuple[int, int]]) -> NDArray[np.bool_]:
+        """Which tokens share a character with any of the spans [start, end), [L]."""
+        touched = np.zeros(len(self.ids), np.bool_)
+        for start, end in spans:
+            if start < end:
+                touched |= (self.starts < end) & (self.ends > start)
+        return touched & self.words
+
+
+class Tokenize:
+    """Wraps an open_clip tokenizer. Ids are exactly those of the tokenizer itself, without padding.
+
+    Raises UserError for tokenizers that do not tell where their tokens lie.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.context: int = tokenizer.context_length
+        if isinstance(tokenizer, SimpleTokenizer):
+            if tokenizer.reduction_fn is not None:
+                raise UserError(
+                    "tokenizers that drop words at random are not supported: leave reduction_mask empty"
+                )
+            self.padding = 0
+        elif isinstance(tokenizer, HFTokenizer):
+            if tokenizer.tokenizer_mode or not tokenizer.tokenizer.is_fast:
+                raise UserError(
+                    "this tokenizer does not tell where its tokens lie: choose a model with a fast one"
+                )
+            self.padding = int(tokenizer.tokenizer.pad_token_id)
+        else:
+            raise UserError(
+                f"tokenizer {type(tokenizer).__name__} is not supported: use open_clip.get_tokenizer"
+            )
+
+    def __call__(self, caption: str) -> Tokens:
+        """Tokenize one caption, cut at the context length, with its last token kept for the end."""
+        cleaned = clean(caption, self.tokenizer.clean_fn)
+        simple = isinstance(self.tokenizer, SimpleTokenizer)
+        ids, places = self._simple(cleaned.text) if simple else self._fast(cleaned.text)
+        starts, ends = [0] * len(ids), [0] * len(ids)
+        for number, (first, last) in enumerate(places):
+            # Sentencepiece counts the space before a word as the word's.
+            while first < last and cleaned.text[first].isspace():
+                first += 1
+            if first < last:
+                starts[number] = min(cleaned.starts[first:last])
+                ends[number] = max(cleaned.ends[first:last])
+        return Tokens(np.array(ids, np.int64), np.array(starts, np.int64), np.array(ends, np.int64))
+
+    def _simple(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """SimpleTokenizer.encode, keeping places: its letters are bytes of UTF-8."""
+        t = self.tokenizer
+        ids, places = [t.sot_token_id], [(0, 0)]
+        for match in t.pat.finditer(text):
+            word, first = match[0], match.start()
+            letters = [number for number, c in enumerate(word) for _ in c.encode()]
+            at = 0
+            for piece in t.bpe("".join(t.byte_encoder[b] for b in word.encode())).split(" "):
+                size = len(piece.removesuffix("</w>"))
+                ids.append(t.encoder[piece])
+                places.append((first + letters[at], first + letters[at + size - 1] + 1))
+                at += size
+        ids, places = ids[: self.context - 1], places[: self.context - 1]
+        return [*ids, t.eot_token_id], [*places, (0, 0)]
+
+    def _fast(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        t = self.tokenizer
+        found = t.tokenizer(text, max_length=self.context, truncation=True, return_offsets_mapping=True)
+        ids, places = list(found["input_ids"]), list(found["offset_mapping"])
+        if t.strip_sep_token:
+            ids = [0 if number == t.tokenizer.sep_token_id else number for number in ids]
+        return ids, places
