@@ -10,6 +10,8 @@ import open_clip
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, VisionTransformer
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -119,9 +121,7 @@ class TimmImage:
 
     def __init__(self, visual: TimmModel) -> None:
         trunk = visual.trunk
-        if not all(
-            hasattr(trunk, name) for name in ("patch_embed", "_pos_embed", "norm_pre", "blocks", "fc_norm")
-        ):
+        if not isinstance(trunk, TimmViT) or not isinstance(trunk.patch_embed, PatchEmbed):
             raise UserError(
                 f"the vision tower {type(trunk).__name__} is no plain ViT: choose a ViT CLIP or SigLIP"
             )
