@@ -1,0 +1,1 @@
+"""How well a model tells compositions apart: benchmarks, their exact scoring, reports, comparisons, leakage."""

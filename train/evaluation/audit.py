@@ -1,0 +1,129 @@
+"""Leakage: which images of a benchmark a training store holds, by file name and by content."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.dhash import dhash
+from pipeline.store import Store
+from pipeline.views import connect
+from train.evaluation.encoder import open_picture
+from train.evaluation.item import Picture
+
+MAX_DISTANCE: Final = 7  # bits; one band of the 64 more than bits that may differ
+# COCO's file names of 2014 carry a prefix that those of 2017 lack, and VisDial's are COCO's too.
+_NAME: Final = (
+    r"regexp_replace(lower(parse_filename({path}, true)), '^(coco|visualdialog)_[a-z]+20\d\d_', '')"
+)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What one benchmark shares with a store; `matches` has a row per (benchmark image, stored image)."""
+
+    benchmark: str
+    images: int  # distinct images that the benchmark uses
+    unreadable: int  # of them not there or damaged: looked for by name alone
+    flat: int  # without any contrast, whose hash says nothing: by name alone
+    by_name: int  # images found by file name
+    by_hash: int  # images found by content
+    either: int
+    matches: pa.Table
+
+    def line(self) -> str:
+        """The finding in one line."""
+        hashed = self.images - self.unreadable - self.flat
+        return (
+            f"{self.benchmark}: {self.either} of {self.images} images are in the store "
+            f"({self.by_name} by name, {self.by_hash} of {hashed} hashed ones by content; "
+            f"{self.unreadable} could not be read, {self.flat} are flat)"
+        )
+
+
+def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
+    """A connection with the table `stored`: one row per image of the store, with its name and hash."""
+    connection = connect(store)
+    connection.execute(
+        f"""CREATE TEMP TABLE stored AS
+        SELECT dataset, shard, key, any_value({_NAME.format(path="coalesce(member, source)")}) AS name,
+               any_value(dhash) AS hash
+        FROM samples GROUP BY dataset, shard, key"""
+    )
+    return connection
+
+
+def audit(
+    connection: duckdb.DuckDBPyConnection, benchmark: str, pictures: Iterable[Picture], distance: int = 2
+) -> Leakage:
+    """Compare a benchmark's pictures with `stored_images`.
+
+    distance: hashes that differ in at most so many of 64 bits count as the same image, 0 to 7. A name counts as
+    the same whatever the folder or ending ("COCO_val2014_000000222235.jpg" is "000000222235.jpg").
+    """
+    if not 0 <= distance <= MAX_DISTANCE:
+        raise ValueError(f"distance is {distance}; it must be 0 to {MAX_DISTANCE}")
+    whole = list(dict.fromkeys(Picture(picture.source, picture.member) for picture in pictures))
+    hashes = [_hash(picture) for picture in whole]
+    asked = pa.table(
+        {
+            "image": pa.array([_path(picture) for picture in whole], pa.string()),
+            "hash": pa.array([one or None for one in hashes], pa.uint64()),
+        }
+    )
+    connection.register("asked_rows", asked)
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE asked AS
+        SELECT image, {_NAME.format(path="image")} AS name, hash FROM asked_rows"""
+    )
+    # Two hashes that differ in at most d bits agree wholly in one of d + 1 bands: only those pairs are compared.
+    band = "(hash >> {shift}::UBIGINT) & {mask}::UBIGINT"
+    bands = " UNION ".join(
+        f"""SELECT asked.image, stored.dataset, stored.shard, stored.key
+        FROM asked JOIN stored ON {band.format(shift=s, mask=m).replace("hash", "asked.hash")}
+            = {band.format(shift=s, mask=m).replace("hash", "stored.hash")}
+        WHERE bit_count(xor(asked.hash, stored.hash)) <= {distance}"""
+        for s, m in _bands(distance + 1)
+    )
+    matches = connection.execute(
+        f"""SELECT '{benchmark.replace("'", "''")}' AS benchmark, image, dataset, shard, key,
+               bool_or(by_name) AS by_name, bool_or(by_hash) AS by_hash
+        FROM (SELECT image, dataset, shard, key, true AS by_name, false AS by_hash
+              FROM asked JOIN stored USING (name)
+              UNION ALL SELECT *, false, true FROM ({bands}))
+        GROUP BY ALL ORDER BY ALL"""
+    ).to_arrow_table()
+    return Leakage(
+        benchmark=benchmark,
+        images=len(whole),
+        unreadable=sum(one is None for one in hashes),
+        flat=sum(one == 0 for one in hashes),
+        by_name=_distinct(matches, "by_name"),
+        by_hash=_distinct(matches, "by_hash"),
+        either=len(matches["image"].unique()),
+        matches=matches,
+    )
+
+
+def _bands(count: int) -> Sequence[tuple[int, int]]:
+    """64 bits in `count` bands: shift and mask of each."""
+    edges = [64 * i // count for i in range(count + 1)]
+    return [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
+
+
+def _hash(picture: Picture) -> int | None:
+    """As the store hashes images: upright by EXIF, RGB. None where it cannot be read."""
+    image: Any = open_picture(picture.source, picture.member, upright=True)
+    return None if isinstance(image, str) else dhash(image)
+
+
+def _path(picture: Picture) -> str:
+    """A Parquet cell has no file name of its own."""
+    return picture.source if picture.member is None else f"{picture.source}/{picture.member}"
+
+
+def _distinct(matches: pa.Table, column: str) -> int:
+    return len(matches.filter(matches[column])["image"].unique())

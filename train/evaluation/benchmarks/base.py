@@ -1,0 +1,95 @@
+"""What every benchmark is: official files to items, scores to right or wrong, right or wrong to figures."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pipeline.errors import UserError
+from train.evaluation.item import Item, Picture
+from train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
+from train.evaluation.manifest import MissingDataError, Places, load_benchmark_manifest
+from train.evaluation.rules import first_best
+
+
+class Benchmark(ABC):
+    """A benchmark whose items are pictures against captions.
+
+    The default rule: one picture, caption 0 is right, and it must score strictly above all others.
+    """
+
+    name: ClassVar[str]
+    texts: ClassVar[bool] = False  # whether captions are compared with each other too
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.manifest = load_benchmark_manifest(self.name)
+        self.absent: list[str] = []  # lines about subsets whose file is not there
+
+    @abstractmethod
+    def read(self, subset: str, path: Path) -> Iterable[Item]:
+        """Items of one official file."""
+
+    @abstractmethod
+    def figures(self, judged: Judged) -> dict[str, Mean]:
+        """The figures that are reported, the headline first."""
+
+    def judge(self, scores: Floats, between: Floats | None) -> dict[str, Bools]:
+        """Decide items of one shape: scores [N, I, C], caption similarities [N, C (C - 1) / 2]."""
+        return first_best(scores[:, 0])
+
+    def items(self) -> list[Item]:
+        """All items of the files that are there; `absent` says which are not.
+
+        Raises:
+            MissingDataError: none is there.
+            UserError: a file is not what the benchmark published.
+        """
+        items: list[Item] = []
+        self.absent = []
+        found = False
+        for subset, file in self.manifest.files.items():
+            try:
+                path = self.places.file(self.manifest, subset)
+            except MissingDataError as error:
+                if not file.optional:
+                    self.absent.append(str(error))
+                continue
+            found = True
+            try:
+                items += self.read(subset, path)
+            except (KeyError, TypeError, IndexError, ValueError) as error:
+                raise UserError(
+                    f"{self.name}: {path} has not the published form ({type(error).__name__}: {error}); "
+                    f"{self.manifest.get}"
+                ) from error
+        if not found:
+            raise MissingDataError(self.absent[0])
+        return items
+
+    def picture(self, collection: str, path: str, crop: tuple[int, int, int, int] | None = None) -> Picture:
+        """A picture of an image collection."""
+        return Picture(str(self.places.images(collection) / path), crop=crop)
+
+    def subsets(self, judged: Judged, criterion: str = "right") -> dict[str, Mean]:
+        """A figure for each described subset."""
+        return {subset: judged.mean(subset, criterion=criterion) for subset in self.manifest.files}
+
+    def macro(self, judged: Judged, subsets: Iterable[str], criterion: str = "right") -> Mean:
+        """Each subset with the same weight."""
+        return mean_of(judged.mean(subset, criterion=criterion) for subset in subsets)
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError where the file is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): download it again") from error
+
+
+def numbered(rows: Any) -> Iterator[tuple[str, Any]]:
+    """Rows with their names: keys of a dictionary, places in a list."""
+    pairs = rows.items() if isinstance(rows, dict) else enumerate(rows)
+    return ((str(name), row) for name, row in pairs)

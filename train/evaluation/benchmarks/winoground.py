@@ -1,0 +1,41 @@
+"""Winoground: two images and two captions of the same words."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from train.evaluation.benchmarks.base import Benchmark, read_json
+from train.evaluation.item import Item
+from train.evaluation.judged import Bools, Floats, Judged, Mean
+from train.evaluation.rules import two_by_two
+
+
+class Winoground(Benchmark):
+    """All 400 items; where clean.json (a list of ids) is there, that subset too, under its own names."""
+
+    name = "winoground"
+
+    def read(self, subset: str, path: Path) -> Iterator[Item]:
+        if subset != "all":
+            return
+        clean = self.manifest.files["clean"].path
+        ids = path.parent / clean
+        chosen = {str(name) for name in read_json(ids)} if ids.is_file() else set()
+        for line in path.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            name = str(row["id"])
+            pictures = tuple(self.picture("winoground", f"{row[key]}.png") for key in ("image_0", "image_1"))
+            captions = row["caption_0"], row["caption_1"]
+            yield Item(subset, name, pictures, captions, "clean" if name in chosen else "")
+
+    def judge(self, scores: Floats, between: Floats | None) -> dict[str, Bools]:
+        return two_by_two(scores)
+
+    def figures(self, judged: Judged) -> dict[str, Mean]:
+        criteria = ("text", "image", "group")
+        everything = {name: judged.mean(criterion=name) for name in criteria}
+        if "clean" not in judged.categories():
+            return everything
+        return everything | {
+            f"clean {name}": judged.mean(category="clean", criterion=name) for name in criteria
+        }

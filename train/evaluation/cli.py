@@ -1,0 +1,192 @@
+"""The commands of evaluation. Each imports what it needs when it runs, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import UserError
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of all benchmark data, one folder each.")]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="NAME=DIR", help="Where one benchmark or image collection lies instead."),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", help="A name, all, classify:DATASET or probe:DATASET. May be repeated."),
+]
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="An open_clip name, an exported folder, hf-hub:..., or a checkpoint file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.md, report.json and items.parquet.")],
+    data: Data = Path("data"),
+    path: Paths = None,
+    benchmark: Names = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Weights of an open_clip name: a tag, a file, or random.")
+    ] = None,
+    activation: Annotated[
+        str, typer.Option(help="auto (as the model was trained), gelu, quick_gelu, or both of these.")
+    ] = "auto",
+    templates: Annotated[
+        str, typer.Option(help="Prompts of zero-shot classification: openai or simple.")
+    ] = "openai",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images or captions encoded at once.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: this one.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+) -> None:
+    """Benchmark a model; exit code 1 if a benchmark asked for by name could not be run."""
+    import torch
+
+    from train.evaluation.encoder import DualEncoder
+    from train.evaluation.loading import ACTIVATIONS, load_clip
+    from train.evaluation.manifest import MissingDataError
+    from train.evaluation.registry import expand, run
+    from train.evaluation.report import write_report
+
+    if pretrained is None and not Path(model).exists() and not model.startswith("hf-hub:"):
+        raise UserError(f"{model} is an architecture without weights: give --pretrained TAG, FILE or random")
+    if activation not in ("auto", "both", *ACTIVATIONS):
+        raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")
+    places, names = _places(data, path), expand(benchmark or ["all"])
+    for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
+        torch.manual_seed(seed)
+        loaded = load_clip(
+            model, None if pretrained == "random" else pretrained, None if chosen == "auto" else chosen
+        )
+        encoder = DualEncoder(*loaded, device=_device(device), batch_size=batch_size, workers=workers)
+        outcomes, missing = [], []
+        for name in names:
+            try:
+                outcomes.append(run(name, encoder, places, templates))
+                _say(outcomes[-1].report)
+            except MissingDataError as error:
+                missing.append(str(error))
+                print(f"not run: {error}", file=sys.stderr)
+        if not outcomes:
+            raise UserError(f"no benchmark could be run; first: {missing[0]}")
+        about = _about(model, pretrained, loaded.model, encoder.device)
+        write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
+    if activation == "both":
+        compare([out / chosen for chosen in ACTIVATIONS], out)
+    print(f"written to {out}")
+    if missing and "all" not in (benchmark or ["all"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="BASELINE RUN...", help="Folders that eval wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for compare.md and compare.json.")],
+) -> None:
+    """Compare runs with the first, item by item: differences, 95 % intervals, paired tests."""
+    from train.evaluation.compare import compare as compare_runs
+    from train.evaluation.compare import write_comparison
+    from train.evaluation.manifest import Places
+    from train.evaluation.registry import figures_of
+
+    places = Places(Path("data"))
+    rows = compare_runs(runs, lambda name: figures_of(name, places))
+    write_comparison(rows, str(runs[0]), out)
+    print(f"{len(rows)} figures compared: {out / 'compare.md'}")
+
+
+@app.command()
+def audit(
+    store: Annotated[str, typer.Option("--store", help="A concept store, the training data.")],
+    data: Data = Path("data"),
+    path: Paths = None,
+    benchmark: Names = None,
+    distance: Annotated[
+        int, typer.Option(min=0, max=7, help="Bits of 64 by which the hashes of one image may differ.")
+    ] = 2,
+    out: Annotated[Path | None, typer.Option(help="Parquet file for the matches, to leave them out.")] = None,
+) -> None:
+    """Say how many images of each benchmark a store holds, by file name and by perceptual hash."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline.store import Store
+    from train.evaluation.audit import audit as find
+    from train.evaluation.audit import stored_images
+    from train.evaluation.manifest import MissingDataError
+    from train.evaluation.registry import expand, pictures_of
+
+    places, names = _places(data, path), expand(benchmark or ["all"])
+    connection = stored_images(Store.open(store))
+    found = []
+    for name in names:
+        try:
+            found.append(find(connection, name, pictures_of(name, places), distance))
+            print(found[-1].line())
+        except MissingDataError as error:
+            print(f"not looked for: {error}", file=sys.stderr)
+    if not found:
+        raise UserError("no benchmark is there to look for: see the lines above")
+    if out is not None:
+        pq.write_table(pa.concat_tables([one.matches for one in found]), out)
+        print(f"matches: {out}")
+
+
+@app.command(name="freeze-order")
+def freeze_order(
+    karpathy: Annotated[Path, typer.Argument(help="coco_karpathy_test.json or flickr30k_test.json.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the frozen shuffles.")],
+    tagger: Annotated[
+        str, typer.Option(help="A spaCy pipeline: its name, or its folder.")
+    ] = "en_core_web_sm",
+    seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
+) -> None:
+    """Draw the shuffles of ARO's order tasks once, into a file that says what shaped them."""
+    from train.evaluation.benchmarks.order import freeze
+
+    print(f"{freeze(karpathy, out, tagger=tagger, seed=seed)} items: {out}")
+
+
+def _places(data: Path, paths: list[str] | None) -> Any:
+    from train.evaluation.manifest import Places
+
+    pairs = [entry.partition("=") for entry in paths or []]
+    if bad := [name for name, equals, folder in pairs if not (name and equals and folder)]:
+        raise UserError(f"--path {bad[0]} is not NAME=DIR")
+    return Places(data, {name: Path(folder) for name, _, folder in pairs})
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _say(report: dict[str, Any]) -> None:
+    """One line per benchmark while a long run goes on."""
+    first = report["figures"][0]
+    used, there = (sum(one[key] for one in report["counts"]) for key in ("used", "in_files"))
+    value = "undefined" if first["percent"] is None else f"{first['percent']:.1f} %"
+    print(f"{report['benchmark']}: {first['figure']} {value}, {used} of {there} items", flush=True)
+
+
+def _about(name: str, pretrained: str | None, model: Any, device: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from train.evaluation.loading import activation_of
+
+    packages = {"macco": version("macco"), "torch": version("torch"), "open_clip": version("open_clip_torch")}
+    return {
+        "model": name,
+        "pretrained": pretrained,
+        "activation": activation_of(model),
+        "device": device,
+        "versions": packages,
+    }

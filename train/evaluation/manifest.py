@@ -1,0 +1,116 @@
+"""data_manifests/benchmarks/*.yaml: where a benchmark comes from, its licence, counts, checksums, known figures."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+FOLDER: Final = Path(__file__).parents[2] / "data_manifests" / "benchmarks"
+IMAGES: Final = "_images"  # the one file that describes image collections, which benchmarks share
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(_Strict):
+    """One official file. `items` is what it should hold after the benchmark's own filter."""
+
+    path: Text
+    items: int | None = None
+    sha256: str | None = None
+    optional: bool = False
+
+
+class BenchmarkManifest(_Strict):
+    """One benchmark; `files` by subset."""
+
+    name: Text
+    title: Text
+    licence: Text
+    homepage: Text
+    citation: Text
+    get: Text  # one line: what to download
+    files: dict[str, File]
+    images: list[str] = []
+    published: dict[str, dict[str, float]] = {}  # figure -> model -> percent
+    lists: dict[str, list[str]] = {}  # names that the rule speaks of
+    notes: str = ""
+
+
+class Collection(_Strict):
+    """A folder of images that benchmarks share."""
+
+    folder: Text
+    licence: Text
+    get: Text
+
+
+def known_benchmarks() -> list[str]:
+    """Names of all described benchmarks."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != IMAGES)
+
+
+def load_benchmark_manifest(name: str) -> BenchmarkManifest:
+    """Raises UserError where no benchmark has that name, or its file is malformed."""
+    path = FOLDER / f"{name}.yaml"
+    if name == IMAGES or not path.is_file():
+        raise UserError(f"no benchmark is called {name!r}; there are {', '.join(known_benchmarks())}")
+    try:
+        return BenchmarkManifest.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path.name}: field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def collections() -> dict[str, Collection]:
+    """All image collections by name."""
+    described = yaml.safe_load((FOLDER / f"{IMAGES}.yaml").read_text("utf-8"))
+    return {name: Collection.model_validate(entry) for name, entry in described.items()}
+
+
+class MissingDataError(UserError):
+    """A data set that is not there; the message says what to download and where to put it."""
+
+
+class Places:
+    """Where data lies: under one root by default names, with overrides by benchmark or collection name."""
+
+    def __init__(self, root: Path, overrides: Mapping[str, Path] | None = None) -> None:
+        self.root = root
+        self.overrides = dict(overrides or {})
+        self.collections = collections()
+        unknown = set(self.overrides) - set(self.collections) - set(known_benchmarks())
+        if unknown:
+            known = ", ".join([*known_benchmarks(), *self.collections])
+            raise UserError(
+                f"--path {min(unknown)}=... names neither a benchmark nor images; there are {known}"
+            )
+
+    def folder(self, benchmark: str) -> Path:
+        """Where a benchmark's own files lie."""
+        return self.overrides.get(benchmark, self.root / benchmark)
+
+    def images(self, collection: str) -> Path:
+        """Where an image collection lies, whether or not it is there."""
+        return self.overrides.get(collection, self.root / self.collections[collection].folder)
+
+    def file(self, manifest: BenchmarkManifest, subset: str) -> Path:
+        """The official file of a subset; raises MissingDataError where it is not there."""
+        path = self.folder(manifest.name) / manifest.files[subset].path
+        if not path.is_file():
+            raise MissingDataError(f"{manifest.name}: no {path}; {manifest.get}")
+        return path
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""Benchmarks by name: those of their own files, retrieval, classify:NAME and probe:NAME."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pipeline.errors import UserError
+from train.evaluation.benchmarks import BENCHMARKS
+from train.evaluation.classification import classification_figures, run_classification, run_probe
+from train.evaluation.encoder import DualEncoder
+from train.evaluation.item import Picture
+from train.evaluation.judged import Judged, Mean
+from train.evaluation.manifest import Places, known_benchmarks
+from train.evaluation.retrieval import COLLECTIONS, retrieval_figures, retrieval_pictures, run_retrieval
+from train.evaluation.run import Outcome, run_benchmark
+from train.evaluation.scorer import Scorer
+
+ALL: Final = "all"
+CLASSIFY: Final = "classify:"
+PROBE: Final = "probe:"
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """The benchmarks meant, each once; "all" is every described one.
+
+    Raises UserError for a name that is not known.
+    """
+    known = known_benchmarks()
+    wanted = [name for given in names for name in (known if given == ALL else [given])]
+    for name in wanted:
+        if name not in known and not name.startswith((CLASSIFY, PROBE)):
+            raise UserError(
+                f"no benchmark is called {name!r}; there are {', '.join(known)}, classify:DATASET, probe:DATASET"
+            )
+    return list(dict.fromkeys(wanted))
+
+
+def run(name: str, scorer: Scorer, places: Places, templates: str = "openai") -> Outcome:
+    """Run one benchmark.
+
+    Raises:
+        MissingDataError: its data is not there.
+        UserError: it needs features, and the scorer is not a dual encoder.
+    """
+    if name in BENCHMARKS:
+        return run_benchmark(scorer, BENCHMARKS[name](places))
+    if not isinstance(scorer, DualEncoder):
+        raise UserError(f"{name} compares every image with every text: it needs a dual encoder")
+    if name.startswith(CLASSIFY):
+        return run_classification(scorer, name.removeprefix(CLASSIFY), places.root, templates)
+    if name.startswith(PROBE):
+        return run_probe(scorer, name.removeprefix(PROBE), places.root)
+    return run_retrieval(scorer, name, places)
+
+
+def figures_of(name: str, places: Places) -> Callable[[Judged], dict[str, Mean]]:
+    """How a benchmark's figures are computed from its judged items."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name](places).figures
+    return retrieval_figures if name in COLLECTIONS else classification_figures
+
+
+def pictures_of(name: str, places: Places) -> list[Picture]:
+    """Every picture that a benchmark of official files uses.
+
+    Raises:
+        MissingDataError: its files are not there.
+    """
+    if name in BENCHMARKS:
+        return [picture for item in BENCHMARKS[name](places).items() for picture in item.pictures]
+    if name in COLLECTIONS:
+        return retrieval_pictures(name, places)
+    raise UserError(f"{name} has no file names to look for: audit a described benchmark")

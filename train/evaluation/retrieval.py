@@ -1,0 +1,114 @@
+"""Retrieval on a Karpathy split: captions of an image, the image of a caption; R@1, 5, 10."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import UserError
+from train.evaluation.benchmarks.base import read_json
+from train.evaluation.encoder import DualEncoder
+from train.evaluation.item import Item, Picture
+from train.evaluation.judged import Floats, Judged, Mean
+from train.evaluation.manifest import Places, load_benchmark_manifest
+from train.evaluation.results import ItemScores, table
+from train.evaluation.run import Outcome, outcome
+from train.evaluation.scorer import OK
+
+CAPTIONS: Final = 5  # of an image; a few COCO images have more, which the usual figures leave out
+KS: Final = (1, 5, 10)
+TEXT, IMAGE = "text", "image"  # what is retrieved
+COLLECTIONS: Final = {"coco_retrieval": "coco2014", "flickr30k_retrieval": "flickr30k"}
+
+
+class Entry(NamedTuple):
+    """An image with its captions."""
+
+    picture: Picture
+    captions: list[str]
+
+
+def run_retrieval(encoder: DualEncoder, name: str, places: Places) -> Outcome:
+    """Both directions on the split that the manifest `name` describes. A tie with a wrong one is wrong.
+
+    Images that cannot be read are neither queries nor candidates, and their captions neither.
+
+    Raises:
+        MissingDataError: the split's file is not there.
+    """
+    manifest = load_benchmark_manifest(name)
+    entries = _read(places.file(manifest, TEXT), places.images(COLLECTIONS[name]))
+    encoder.encode_pictures(entry.picture for entry in entries)
+    readable = [entry for entry in entries if encoder.status(entry.picture) == OK]
+    best = iter(_best_of_all(encoder, readable))
+    images, captions = [], []
+    for number, entry in enumerate(entries):
+        status = encoder.status(entry.picture)
+        item = Item(TEXT, str(number), (entry.picture,), ())
+        images.append(_row(item, status, next(best) if status == OK else None))
+    for number, entry in enumerate(entries):
+        status = encoder.status(entry.picture)
+        for place, caption in enumerate(entry.captions):
+            item = Item(IMAGE, f"{number}/{place}", (entry.picture,), (caption,))
+            captions.append(_row(item, status, next(best) if status == OK else None))
+    return outcome(manifest, table(name, images + captions), retrieval_figures, [])
+
+
+def retrieval_pictures(name: str, places: Places) -> list[Picture]:
+    """The pictures of a split; raises MissingDataError where its file is not there."""
+    manifest = load_benchmark_manifest(name)
+    entries = _read(places.file(manifest, TEXT), places.images(COLLECTIONS[name]))
+    return [entry.picture for entry in entries]
+
+
+def retrieval_figures(judged: Judged) -> dict[str, Mean]:
+    """R@k of text (image queries) and of images (caption queries)."""
+    none = np.zeros(len(judged.ok), dtype=bool)
+    right = {f"r@{k}": judged.right.get(f"r@{k}", none) for k in KS}
+    return {
+        f"{subset} R@{k}": Mean(right[f"r@{k}"][judged.rows(subset) & judged.ok])
+        for subset in (TEXT, IMAGE)
+        for k in KS
+    }
+
+
+def _read(path: Path, images: Path) -> list[Entry]:
+    try:
+        rows = [(row["image"], row["caption"][:CAPTIONS]) for row in read_json(path)]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is no Karpathy split: a list of {{image, caption: [...]}}") from error
+    if empty := [image for image, captions in rows if not captions]:
+        raise UserError(f"{path}: {empty[0]} has no caption")
+    return [Entry(Picture(str(images / image)), captions) for image, captions in rows]
+
+
+def _best_of_all(encoder: DualEncoder, entries: list[Entry]) -> list[Floats]:
+    """Best scores of each image query, then of each caption query."""
+    if not entries:
+        return []
+    images = encoder.image_features([entry.picture for entry in entries])
+    texts = encoder.text_features([caption for entry in entries for caption in entry.captions])
+    owners = np.repeat(np.arange(len(entries)), [len(entry.captions) for entry in entries])
+    own = np.arange(len(entries))
+    return [
+        *(best_scores(texts @ image, owners == i) for i, image in enumerate(images)),
+        *(best_scores(images @ text, own == i) for i, text in zip(owners, texts, strict=True)),
+    ]
+
+
+def best_scores(scores: Floats, right: np.ndarray) -> Floats:
+    """The best right score, then the 10 best wrong ones, descending."""
+    wrong = np.sort(scores[~right])[::-1]
+    return np.concatenate([[scores[right].max()], wrong[: max(KS)]]).astype(np.float32)
+
+
+def recalled(best: Floats, k: int) -> bool:
+    """Whether the right one is among the first k: fewer than k wrong ones reach it."""
+    return bool((best[1 : k + 1] >= best[0]).sum() < k)
+
+
+def _row(item: Item, status: str, best: Floats | None) -> ItemScores:
+    if best is None:
+        return ItemScores(item, status, np.empty(0, np.float32), None, {})
+    right = {f"r@{k}": recalled(best, k) for k in KS} | {"tie": bool((best[1:] == best[0]).any())}
+    return ItemScores(item, status, best, None, right)

@@ -1,0 +1,114 @@
+"""One benchmark on one scorer: items read, scored, judged, and counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from train.evaluation.benchmarks.base import Benchmark
+from train.evaluation.item import Item
+from train.evaluation.judged import Judged, Mean
+from train.evaluation.manifest import BenchmarkManifest, sha256
+from train.evaluation.results import ItemScores, judged, table
+from train.evaluation.scorer import Scorer, score_items
+from train.evaluation.statistics import interval
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A benchmark's item rows and its part of the report."""
+
+    items: pa.Table
+    report: dict[str, Any]
+
+
+def run_benchmark(scorer: Scorer, benchmark: Benchmark) -> Outcome:
+    """Score a benchmark from its official files.
+
+    Raises:
+        MissingDataError: none of its files is there.
+    """
+    items = benchmark.items()
+    rows = _score(scorer, benchmark, items)
+    manifest = benchmark.manifest
+    notes = [*benchmark.absent, *_changed_files(benchmark)]
+    return outcome(manifest, table(benchmark.name, rows), benchmark.figures, notes)
+
+
+def outcome(manifest: BenchmarkManifest, items: pa.Table, figures: Any, notes: Sequence[str]) -> Outcome:
+    """The report of a benchmark whose items are scored; `figures` computes its means from Judged."""
+    answers = judged(items)
+    counts = _counts(manifest, items, answers)
+    report = {
+        "benchmark": manifest.name,
+        "title": manifest.title,
+        "notes": list(notes),
+        "counts": counts,
+        "statuses": dict(Counter(items["status"].to_pylist())),
+        "figures": [_figure(manifest, name, mean) for name, mean in figures(answers).items()],
+    }
+    return Outcome(items, report)
+
+
+def _score(scorer: Scorer, benchmark: Benchmark, items: Sequence[Item]) -> list[ItemScores]:
+    rows: dict[int, ItemScores] = {}
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for place, item in enumerate(items):
+        shapes.setdefault((len(item.pictures), len(item.captions)), []).append(place)
+    for places in shapes.values():
+        chosen = [items[place] for place in places]
+        scores, between, ok, statuses = score_items(scorer, chosen, benchmark.texts)
+        right = benchmark.judge(scores, between)
+        for i, place in enumerate(places):
+            rows[place] = ItemScores(
+                item=chosen[i],
+                status=statuses[i],
+                scores=scores[i].ravel(),
+                between=None if between is None else between[i],
+                right={name: bool(answers[i]) for name, answers in right.items()} if ok[i] else {},
+            )
+    return [rows[place] for place in range(len(items))]
+
+
+def _counts(manifest: BenchmarkManifest, items: pa.Table, answers: Judged) -> list[dict[str, Any]]:
+    tie = answers.right.get("tie", np.zeros(len(answers.ok), dtype=bool))
+    names = dict.fromkeys([*manifest.files, *answers.subset])
+    return [
+        {
+            "subset": name,
+            "used": int((answers.rows(name) & answers.ok).sum()),
+            "in_files": int(answers.rows(name).sum()),
+            "expected": manifest.files[name].items if name in manifest.files else None,
+            "ties": int((answers.rows(name) & answers.ok & tie).sum()),
+        }
+        for name in names
+        if not (name in manifest.files and manifest.files[name].optional)
+    ]
+
+
+def _figure(manifest: BenchmarkManifest, name: str, mean: Mean) -> dict[str, Any]:
+    low, high = interval(mean)
+    return {
+        "figure": name,
+        "percent": _percent(mean.value),
+        "low": _percent(low),
+        "high": _percent(high),
+        "units": mean.count,
+        "published": manifest.published.get(name, {}),
+    }
+
+
+def _percent(value: float) -> float | None:
+    return None if np.isnan(value) else 100 * value
+
+
+def _changed_files(benchmark: Benchmark) -> list[str]:
+    notes = []
+    for subset, file in benchmark.manifest.files.items():
+        path = benchmark.places.folder(benchmark.name) / file.path
+        if file.sha256 is not None and path.is_file() and sha256(path) != file.sha256:
+            notes.append(f"{path.name} ({subset}) is not the file of the described checksum")
+    return notes
