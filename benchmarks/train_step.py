@@ -139,19 +139,14 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive -= size
 
 
-def activation_bytes(model: Macco, loss: Callable[[], Tensor]) -> int:
-    """Peak of a forward and backward pass, less what was there before: parameters, gradients, optimizer."""
+def value_and_activations(model: Macco, loss: Callable[[], Tensor]) -> tuple[float, int]:
+    """The loss, and the peak bytes of its forward and backward pass beyond parameters, gradients and optimizer."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    if next(model.parameters()).is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before: int = torch.cuda.memory_allocated()
-        torch.autograd.backward(loss())
-        peak: int = torch.cuda.max_memory_allocated()
-        return peak - before
     with PeakMemory() as memory:
-        torch.autograd.backward(loss())
-    return int(memory.peak)
+        value = loss()
+        torch.autograd.backward(value)
+    return value.item(), int(memory.peak)
 
 
 def medians(steps: list[Callable[[], None]], repeats: int, device: str) -> list[float]:
@@ -168,14 +163,14 @@ def medians(steps: list[Callable[[], None]], repeats: int, device: str) -> list[
 
 
 def product_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product: what this machine can reach."""
+    """Floating-point operations per second of a large matrix product, the best of ten: what the machine can reach."""
     size = 8192 if device == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:
         torch.mm(a, b)
 
-    return 2 * size**3 / medians([product], 5, device)[0]
+    return 2 * size**3 / min(medians([product], 1, device)[0] for _ in range(10))
 
 
 def training_step(model: Macco, loss: Callable[[], Tensor], precision: Any) -> Callable[[], None]:
@@ -211,12 +206,10 @@ def compare(sizes: list[int], repeats: int) -> bool:
         values, flops, memory = [], [], []
         for way in ways:
             with FlopCounterMode(display=False) as counter:
-                loss = way()
-                torch.autograd.backward(loss)
-            values.append(loss.item())
+                value, peak = value_and_activations(model, way)
+            values.append(value)
+            memory.append(peak)
             flops.append(counter.get_total_flops() / size)
-            del loss
-            memory.append(activation_bytes(model, way))
         model.zero_grad()
         taken = medians([training_step(model, way, nullcontext) for way in ways], repeats, "cpu")
         print(f"batch {size}, {batch.tokens.shape[1]} tokens, losses {values[0]:.6f} and {values[1]:.6f}")
