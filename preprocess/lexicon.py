@@ -1,0 +1,56 @@
+"""Closed classes of English words that the repairs go by."""
+
+from itertools import product
+from typing import Final
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+HYPHENS: Final = _set("- ‐ ‑")
+BE: Final = _set("be is are was were am been being 's 're ’s ’re")
+DETERMINERS: Final = _set("a an the this that these those his her its their my your our")
+RELATIVES: Final = _set("who whom which that")
+PARTICLES: Final = _set("up down out off over back away around along together through")
+# Adverbs in front of an adjective that do not say how much or how.
+NO_DEGREE: Final = _set(
+    "also just still only even not now then there here always already both when while where"
+)
+SHADES: Final = _set("light dark bright pale deep pastel neon hot vivid dull lime navy royal sky")
+COLOURS: Final = _set(
+    "red green blue yellow orange purple pink brown black white gray grey teal cyan magenta beige tan "
+    "maroon turquoise violet gold silver"
+)
+# What "of" follows without making an object of its own: "a group of people", "one of the dogs".
+QUANTITIES: Final = _set(
+    "group groups pair pairs bunch bunches couple lot lots number numbers dozen dozens herd herds flock flocks "
+    "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
+    "one two three four five six seven eight nine ten some many most all several few each both none"
+)
+
+# Prepositions of several words: "next to", "in front of", "on the left side of".
+_FIXED = (
+    "next to, close to, near to, far from, far away from, away from, out of, inside of, outside of, ahead of, "
+    "in between, across from, because of, instead of, along with, together with, up against, adjacent to, "
+    "opposite to, up to, down from, off of, as part of, in addition to"
+)
+_PLACED = product(
+    _set("in on at to from by near along toward towards off"),
+    ["", "the", "a", "an", "each", "both", "either", "opposite"],
+    ["", "left", "right", "left-hand", "other", "far", "near", "front", "back", "very", "top", "bottom"],
+    _set(
+        "front back rear left right top bottom side sides middle center centre edge corner end inside outside"
+    ),
+    ["of"],
+)
+PREPOSITIONS: Final = frozenset(
+    [tuple(phrase.split()) for phrase in _FIXED.split(", ")]
+    + [tuple(filter(None, words)) for words in _PLACED]
+)
+# The first word of each, and how many words may follow it, longest first.
+PREPOSITION_STARTS: Final = {
+    first: sorted({len(words) for words in PREPOSITIONS if words[0] == first}, reverse=True)
+    for first in sorted({words[0] for words in PREPOSITIONS})
+}
+PREPOSITION_ENDS: Final = frozenset(words[-1] for words in PREPOSITIONS)

@@ -1,0 +1,205 @@
+"""A parsed caption as SceneGraphParser's rules read it: plain words that can be edited before the rules run.
+
+It stands in for a spaCy Doc. spaCy makes a new object for every look at a token and finds the noun
+chunks anew each time; here that happens once. And a text remembers its words, so that whatever the
+rules put together can be traced to its place in the caption without searching.
+"""
+
+from bisect import insort
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from spacy.tokens import Doc
+
+
+class Text(str):
+    """A string that remembers the words it was made of, through `+` and copying."""
+
+    __slots__ = ("words",)
+    words: tuple["Word", ...]
+
+    def __new__(cls, text: str, words: tuple["Word", ...]) -> "Text":
+        made = super().__new__(cls, text)
+        made.words = words
+        return made
+
+    def __add__(self, other: str) -> "Text":
+        more = other.words if isinstance(other, Text) else ()
+        return Text(str.__add__(self, other), self.words + more)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Text":
+        return self
+
+
+class Word:
+    """A token, with the names that the rules use, and what edits change.
+
+    parts: places of the tokens that this word stands for; several once it has absorbed others
+    core:  those of `parts` that make its head ("ice cream truck", but of "light blue" only "blue")
+    pos:   the tagger's part of speech; `pos_` is what the rules see
+    """
+
+    __slots__ = (
+        "core",
+        "dep_",
+        "end",
+        "form",
+        "head",
+        "i",
+        "kids",
+        "lemma_",
+        "parts",
+        "pos",
+        "pos_",
+        "start",
+    )
+
+    def __init__(self, i: int, start: int, text: str, lemma: str, pos: str, dep: str) -> None:
+        self.i = i
+        self.start = start
+        self.end = start + len(text)
+        self.form = text.lower()
+        self.lemma_ = lemma or self.form
+        self.pos = self.pos_ = pos
+        self.dep_ = dep
+        self.head = self
+        self.kids: list[Word] = []
+        self.parts: tuple[int, ...] = (i,)
+        self.core: tuple[int, ...] = (i,)
+
+    def __lt__(self, other: "Word") -> bool:
+        return self.i < other.i
+
+    @property
+    def text(self) -> Text:
+        return Text(self.form, (self,))
+
+    @property
+    def children(self) -> list["Word"]:
+        return self.kids
+
+    @property
+    def is_noun(self) -> bool:
+        return self.pos_ == "NOUN" and self.dep_ != ABSORBED
+
+    @property
+    def is_verb(self) -> bool:
+        """Whether it is a verb of its own, no auxiliary."""
+        return self.pos_ in ("VERB", "AUX") and self.dep_ not in ("aux", "auxpass", ABSORBED)
+
+    @property
+    def standing(self) -> "Word":
+        """The word that absorbed this one, or itself."""
+        word = self
+        while word.dep_ == ABSORBED:
+            word = word.head
+        return word
+
+    def kid(self, *deps: str) -> "Word | None":
+        """The first child with one of these labels."""
+        for kid in self.kids:
+            if kid.dep_ in deps:
+                return kid
+        return None
+
+    def within(self, other: "Word") -> bool:
+        """Whether `other` is this word or stands above it."""
+        word = self
+        while word is not other and word.head is not word:
+            word = word.head
+        return word is other
+
+    def attach(self, head: "Word", dep: str) -> None:
+        """Hang this word below `head`, unless that would close a circle."""
+        if head.within(self):
+            return
+        if self.head is not self:
+            self.head.kids.remove(self)
+        self.head = head
+        self.dep_ = dep
+        insort(head.kids, self)
+
+    def replace(self, other: "Word") -> None:
+        """Take the place of `other`, an ancestor, and hang it below this word."""
+        dep, head = other.dep_, other.head
+        if head is other:
+            self.head.kids.remove(self)
+            self.head = self
+            self.dep_ = dep
+        else:
+            self.attach(head, dep)
+        other.attach(self, ABSORBED)
+
+    def absorb(self, other: "Word", *, core: bool = False) -> None:
+        """Let this word stand for `other` too, unless it is above; what hung below `other` hangs below this word."""
+        other.attach(self, ABSORBED)
+        if other.head is not self:
+            return
+        for kid in [kid for kid in other.kids if kid.dep_ != ABSORBED]:
+            kid.attach(self, kid.dep_)
+        self.parts = tuple(sorted({*self.parts, *other.parts}))
+        if core:
+            self.core = tuple(sorted({*self.core, *other.core}))
+
+
+ABSORBED = "absorbed"
+
+
+class Chunk:
+    """Words [start, end) of a sentence: a noun chunk, or what the rules cut out."""
+
+    __slots__ = ("end", "root", "sentence", "start")
+
+    def __init__(self, sentence: "Sentence", start: int, end: int, root: Word) -> None:
+        self.sentence = sentence
+        self.start = start
+        self.end = end
+        self.root = root
+
+    @property
+    def text(self) -> Text:
+        words = self.sentence.words[self.start : self.end]
+        between = self.sentence.text[words[0].start : words[-1].end] if words else ""
+        return Text(between, tuple(words))
+
+    @property
+    def lemma_(self) -> str:
+        return " ".join(word.lemma_ for word in self.sentence.words[self.start : self.end])
+
+
+class Sentence:
+    """The words of one caption, and its noun chunks."""
+
+    def __init__(self, doc: Doc, caption: str, place: Sequence[int] | None = None) -> None:
+        """`place`, where given, is the place in the caption of each character of the doc."""
+        self.text = caption
+        self.words = words = [Word(t.i, t.idx, t.text, t.lemma_, t.pos_, t.dep_) for t in doc]
+        self.noun_chunks: list[Chunk] = []
+        self.antecedents: dict[int, int] = {}  # place of a relative pronoun -> that of its noun
+        self.agents: set[int] = set()  # places of the "by" of a passive
+        if place is not None:
+            for word in words:
+                word.start, word.end = place[word.start], place[word.end - 1] + 1
+        for word, distance in zip(words, doc.to_array("HEAD").view("int64").tolist(), strict=True):
+            if distance:
+                word.head = words[word.i + distance]
+                word.head.kids.append(word)
+
+    def __iter__(self) -> Iterator[Word]:
+        return iter(self.words)
+
+    @overload
+    def __getitem__(self, place: int) -> Word: ...
+    @overload
+    def __getitem__(self, place: slice) -> Chunk: ...
+    def __getitem__(self, place: int | slice) -> Word | Chunk:
+        if isinstance(place, int):
+            return self.words[place]
+        start, end, _ = place.indices(len(self.words))
+        return Chunk(self, start, end, self.words[max(start, end - 1)])
+
+    def dissolve(self) -> None:
+        """Untie the words, which hold each other: freed at once, they are no work for the garbage collector."""
+        for word in self.words:
+            del word.head, word.kids
+        del self.noun_chunks
