@@ -1,0 +1,186 @@
+"""macco-train: the commands of stage 2. Each imports what it needs when it runs, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.console import run as run_app
+from pipeline.errors import UserError
+
+app = typer.Typer(
+    help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+STOPPED = 143  # what the shell gives a process that SIGTERM ended
+
+Presets = Annotated[
+    list[str] | None,
+    typer.Option("--preset", help="A preset by name; may be repeated, the later winning. See: presets."),
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML whose keys win over the presets'.")]
+Assignments = Annotated[
+    list[str] | None, typer.Argument(metavar="key=value ...", help="E.g. method.mlm=0; wins over all else.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Format = Annotated[str, typer.Option(help="open_clip, or hf (transformers' CLIPModel).")]
+OutFolder = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+
+
+@app.command()
+def run(
+    assignments: Assignments = None,
+    store: Annotated[str | None, typer.Option(help="The concept store to train on.")] = None,
+    preset: Presets = None,
+    config: ConfigFile = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="SQL over the columns of samples, concepts, boxes: \"score >= 0.4 AND kind <> 'object'\"."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; one that was begun goes on.")] = Path(
+        "run"
+    ),
+) -> None:
+    """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
+    from train.processes import asked_to_stop
+    from train.run import CONFIG, train
+
+    begun = out / CONFIG
+    resolved = _resolved(preset, config, assignments, store, where, begun if begun.is_file() else None)
+    with asked_to_stop() as stop:
+        complete = train(resolved, out, stop, _say)
+    if not complete:
+        print(f"stopped and saved; to go on: macco-train run --out {out}", file=sys.stderr)
+        raise typer.Exit(STOPPED)
+    _finish(out)
+
+
+def _finish(out: Path) -> None:
+    """What a complete run gets beside its checkpoint: the model, and the report. One process writes them."""
+    import os
+
+    if int(os.environ.get("RANK", "0")) == 0:
+        from train.product import export_run
+        from train.report import write_report
+
+        export_run(out, out / "model")
+        write_report(out)
+        print(f"the model is in {out / 'model'}, the report in {out / 'report.html'}")
+
+
+def _resolved(
+    presets: list[str] | None,
+    file: Path | None,
+    assignments: list[str] | None,
+    store: str | None,
+    where: str | None,
+    begun: Path | None,
+) -> Any:
+    from train import config
+
+    layers = [config.read(begun)] if begun else []
+    layers += [config.preset(name) for name in presets or []]
+    layers += [config.read(file)] if file else []
+    data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}
+    return config.resolve(*layers, config.parse(assignments or []), {"data": data})
+
+
+@app.command()
+def report(path: RunPath) -> None:
+    """Write RUN/report.html anew: curves, and a few reconstructions to look at."""
+    from train.report import write_report
+
+    write_report(path)
+    print(path / "report.html")
+
+
+@app.command()
+def export(
+    path: RunPath,
+    out: OutFolder,
+    format: Format = "open_clip",
+    weights: Annotated[str, typer.Option(help="latest, best or ema.")] = "",
+    interpolate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the trained weights, the rest the start's (WiSE-FT)."),
+    ] = None,
+) -> None:
+    """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest."""
+    from train.product import export_run
+
+    export_run(path, out, format, weights, interpolate)
+    print(out)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="Of MACCO's public code, or of any ViT CLIP: .pt or .safetensors."
+        ),
+    ],
+    out: OutFolder,
+    activation: Annotated[
+        str, typer.Option(help="quick_gelu (OpenAI's and the paper's models) or gelu: weights do not tell.")
+    ] = "quick_gelu",
+    format: Format = "open_clip",
+) -> None:
+    """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
+    from train.importing import import_clip, read_state
+    from train.product import write
+
+    if activation not in ("quick_gelu", "gelu"):
+        raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
+    clip, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
+    write(clip, out, format, config)
+    print(out)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one as it resolves, with all keys.")] = None,
+) -> None:
+    """List the presets, or print one whole."""
+    from train import config
+
+    if name is not None:
+        print(config.dump(config.resolve(config.preset(name))), end="")
+        return
+    for each in config.preset_names():
+        comment = (config.PRESETS / f"{each}.yaml").read_text().splitlines()[0].removeprefix("# ")
+        print(f"{each:28} {comment}")
+
+
+@app.command()
+def bench(
+    assignments: Assignments = None,
+    preset: Presets = None,
+    config: ConfigFile = None,
+    store: Annotated[str | None, typer.Option(help="Measure the loader too, on this store.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps, after two that warm up.")] = 10,
+) -> None:
+    """Measure training speed on this machine: the step alone on random batches, and with a store the loader."""
+    from train.bench import measure
+
+    measure(_resolved(preset, config, assignments, store, None, None), steps, _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Entry point of the console script macco-train."""
+    run_app(app, "macco-train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Configurations of open_clip models that are this project's own."""

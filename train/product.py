@@ -1,0 +1,73 @@
+"""What comes out of a run: a plain CLIP, of the weights that were asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from train import checkpoint
+from train.config import TrainConfig, read, resolve
+from train.evaluation.loading import LoadedClip
+from train.export import export_hugging_face, export_open_clip
+from train.importing import State
+from train.starting import architecture, load_start
+
+WEIGHTS = ("latest", "best", "ema")
+FORMATS = ("open_clip", "hf")
+
+
+def saved_config(run: Path) -> TrainConfig:
+    """The configuration that a run was begun with."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is no run: it has no config.yaml; make one with macco-train run")
+    return resolve(read(run / "config.yaml"))
+
+
+def trained_clip(run: Path, weights: str = "", interpolate: float | None = None) -> LoadedClip:
+    """The CLIP of a run, with its preprocessing and tokenizer.
+
+    weights: latest, best or ema; empty: ema where the run keeps one, else latest. interpolate: share of the
+    trained weights, the rest the start's; None: as the run was configured.
+    """
+    config = saved_config(run)
+    weights = weights or ("ema" if config.ema else "latest")
+    share = config.interpolate if interpolate is None else interpolate
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights is {weights!r}: choose one of {', '.join(WEIGHTS)}")
+    if weights == "ema" and not config.ema:
+        raise UserError(f"{run} keeps no moving average: train with ema=0.999, or choose other weights")
+    found = checkpoint.load(run, "best" if weights == "best" else "latest")
+    trained = (
+        _with_prefix(found["ema"], "module.") if weights == "ema" else _with_prefix(found["model"], "clip.")
+    )
+    start = load_start(config.model, config.seed)
+    state = start.model.state_dict()
+    mixed = {
+        name: torch.lerp(state[name], value, share) if share < 1 else value for name, value in trained.items()
+    }
+    start.model.load_state_dict(state | mixed)
+    return start
+
+
+def _with_prefix(state: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def write(clip: nn.Module, out: Path, format: str, config: dict[str, Any] | None) -> None:
+    """Write a CLIP in one of FORMATS."""
+    if format not in FORMATS:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
+    if format == "hf":
+        export_hugging_face(clip, out)
+    else:
+        export_open_clip(clip, out, config)
+
+
+def export_run(
+    run: Path, out: Path, format: str = "open_clip", weights: str = "", interpolate: float | None = None
+) -> None:
+    """Write the plain CLIP of a run as a folder."""
+    clip = trained_clip(run, weights, interpolate).model
+    write(clip, out, format, architecture(saved_config(run).model.name))

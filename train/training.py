@@ -1,0 +1,112 @@
+"""The state of a run, and one step of it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from train import ranks
+from train.accumulate import backward
+from train.batch import Batch
+from train.config import TrainConfig
+from train.model import Macco
+from train.optimizer import parameter_groups
+from train.schedule import factor
+
+
+class Training:
+    """All that a step changes, and how."""
+
+    def __init__(self, config: TrainConfig, clip: nn.Module, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        torch.manual_seed(config.seed)
+        self.model = Macco(clip, config.method).to(device)
+        ranks.broadcast(self.model)
+        o = config.optimizer
+        groups = parameter_groups(
+            self.model, lr=o.lr, predictor_lr=o.predictor_lr, decay=o.decay, predictor_decay=o.predictor_decay
+        )
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=device.type == "cuda"
+        )
+        self.base_rates = [group["lr"] for group in groups]
+        self.ema = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.ema = AveragedModel(self.model.clip, multi_avg_fn=average)
+        if config.compile:
+            self.model.compile_blocks()
+        self.step = 0
+        self.total = config.steps
+
+    def precision(self) -> torch.autocast:
+        """The context of a forward pass."""
+        wanted = self.config.precision
+        on = wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def update(self, batch: Batch, *, norms: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One step. Returns this rank's losses and, where asked for, the norms of the whole batch's gradients."""
+        size = self.config.micro_batch or len(batch)
+        parts = [batch] if size >= len(batch) else batch.split(size)
+        losses = backward(self.model, [part.to(self.device) for part in parts], self.precision)
+        ranks.average_gradients(self.model.parameters())
+        lengths = self._norms() if norms else {}
+        if self.config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        share = factor(self.step, self.config.optimizer.warmup, self.total)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * share
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.model.clamp_logit_scale()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model.clip)
+        self.step += 1
+        return losses, lengths
+
+    def _norms(self) -> dict[str, Tensor]:
+        image, text = ({id(p) for p in tower.parameters()} for tower in (self.model.image, self.model.text))
+        sides: dict[str, list[Tensor]] = {"image": [], "text": [], "new": []}
+        for name, p in self.model.named_parameters():
+            if p.grad is not None:
+                side = "image" if id(p) in image else "text" if id(p) in text else "new"
+                if side != "new" or not name.startswith("clip."):  # neither: the logit scale
+                    sides[side].append(p.grad)
+        norms = {f"gradient/{side}": grads for side, grads in sides.items() if grads}
+        return {name: torch.nn.utils.get_total_norm(grads).float() for name, grads in norms.items()}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Mean losses over batches and ranks."""
+        found: list[dict[str, Tensor]] = []
+        for batch in batches:
+            with self.precision():
+                found.append(self.model(batch.to(self.device)))
+        table = ranks.mean(torch.stack([torch.stack(list(losses.values())) for losses in found]).mean(0))
+        return dict(zip(found[0], table.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds, beside the place in the data."""
+        cuda = self.device.type == "cuda"
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": [torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None],
+            "ema": None if self.ema is None else self.ema.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"][0])
+        if self.device.type == "cuda" and state["rng"][1] is not None:
+            torch.cuda.set_rng_state(state["rng"][1], self.device)
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
