@@ -57,7 +57,7 @@ def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
 
 
 def audit(
-    connection: duckdb.DuckDBPyConnection, benchmark: str, pictures: Iterable[Picture], distance: int = 2
+    connection: duckdb.DuckDBPyConnection, benchmark: str, pictures: Iterable[Picture], distance: int = 4
 ) -> Leakage:
     """Compare a benchmark's pictures with `stored_images`.
 
@@ -88,7 +88,7 @@ def audit(
         WHERE bit_count(xor(asked.hash, stored.hash)) <= {distance}"""
         for s, m in _bands(distance + 1)
     )
-    matches = connection.execute(
+    matches = connection.sql(
         f"""SELECT '{benchmark.replace("'", "''")}' AS benchmark, image, dataset, shard, key,
                bool_or(by_name) AS by_name, bool_or(by_hash) AS by_hash
         FROM (SELECT image, dataset, shard, key, true AS by_name, false AS by_hash

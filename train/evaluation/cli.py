@@ -73,7 +73,7 @@ def evaluate(
                 missing.append(str(error))
                 print(f"not run: {error}", file=sys.stderr)
         if not outcomes:
-            raise UserError(f"no benchmark could be run; first: {missing[0]}")
+            raise UserError("no benchmark could be run: the lines above say what to download")
         about = _about(model, pretrained, loaded.model, encoder.device)
         write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
     if activation == "both":
@@ -108,7 +108,7 @@ def audit(
     benchmark: Names = None,
     distance: Annotated[
         int, typer.Option(min=0, max=7, help="Bits of 64 by which the hashes of one image may differ.")
-    ] = 2,
+    ] = 4,
     out: Annotated[Path | None, typer.Option(help="Parquet file for the matches, to leave them out.")] = None,
 ) -> None:
     """Say how many images of each benchmark a store holds, by file name and by perceptual hash."""
@@ -131,7 +131,7 @@ def audit(
         except MissingDataError as error:
             print(f"not looked for: {error}", file=sys.stderr)
     if not found:
-        raise UserError("no benchmark is there to look for: see the lines above")
+        raise UserError("no benchmark is there to look for: the lines above say what to download")
     if out is not None:
         pq.write_table(pa.concat_tables([one.matches for one in found]), out)
         print(f"matches: {out}")
@@ -175,6 +175,8 @@ def _say(report: dict[str, Any]) -> None:
     used, there = (sum(one[key] for one in report["counts"]) for key in ("used", "in_files"))
     value = "undefined" if first["percent"] is None else f"{first['percent']:.1f} %"
     print(f"{report['benchmark']}: {first['figure']} {value}, {used} of {there} items", flush=True)
+    for note in report["notes"]:
+        print(f"  {note}", file=sys.stderr)
 
 
 def _about(name: str, pretrained: str | None, model: Any, device: str) -> dict[str, Any]:

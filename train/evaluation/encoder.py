@@ -14,11 +14,9 @@ from pipeline.errors import UserError
 from pipeline.image_bytes import read_image_bytes
 from train.evaluation.item import Picture
 from train.evaluation.judged import Floats
-from train.evaluation.scorer import OK
+from train.evaluation.scorer import CORRUPT, MISSING, OK
 
 _ROWS: Final = 16_384  # pairs whose features are gathered at once
-MISSING: Final = "image_missing"
-CORRUPT: Final = "image_corrupt"
 
 Preprocess = Callable[[Image.Image], Tensor]
 

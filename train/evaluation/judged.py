@@ -60,6 +60,8 @@ class Judged:
 
     def mean(self, subset: str | None = None, category: str | None = None, criterion: str = "right") -> Mean:
         """The share of right items among those read, of a subset and category (None: all)."""
+        if not self.ok.any():  # then there are no answers under any criterion
+            return Mean(np.zeros(0, dtype=bool))
         return Mean(self.right[criterion][self.rows(subset, category) & self.ok])
 
     def categories(self, subset: str | None = None, least: int = 1) -> list[str]:

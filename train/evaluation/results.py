@@ -27,7 +27,7 @@ ITEMS: Final = pa.schema(
         # then the best wrong ones, descending). Null where status is not ok.
         pa.field("scores", pa.list_(pa.float32())),
         pa.field("text_scores", pa.list_(pa.float32())),  # caption pairs (0,1), (0,2), ..., (1,2), ...
-        pa.field("right", pa.map_(pa.string(), pa.bool_())),  # by criterion; null where status is not ok
+        pa.field("answers", pa.map_(pa.string(), pa.bool_())),  # by criterion; null where status is not ok
     ]
 )
 
@@ -57,7 +57,7 @@ def table(benchmark: str, rows: Sequence[ItemScores]) -> pa.Table:
                 "status": row.status,
                 "scores": row.scores if row.status == OK else None,
                 "text_scores": row.between if row.status == OK else None,
-                "right": list(row.right.items()) if row.status == OK else None,
+                "answers": list(row.right.items()) if row.status == OK else None,
             }
             for row in rows
         ],
@@ -67,7 +67,7 @@ def table(benchmark: str, rows: Sequence[ItemScores]) -> pa.Table:
 
 def judged(items: pa.Table) -> Judged:
     """What figures are computed from: the rows of one benchmark."""
-    rights: list[list[tuple[str, bool]] | None] = items["right"].to_pylist()
+    rights: list[list[tuple[str, bool]] | None] = items["answers"].to_pylist()
     criteria = dict.fromkeys(name for right in rights for name, _ in right or ())
     answers = [dict(right or ()) for right in rights]
     return Judged(

@@ -12,7 +12,7 @@ from train.evaluation.item import Item, Picture
 from train.evaluation.judged import Floats, Judged, Mean
 from train.evaluation.manifest import Places, load_benchmark_manifest
 from train.evaluation.results import ItemScores, table
-from train.evaluation.run import Outcome, outcome
+from train.evaluation.run import Outcome, absent_images, outcome
 from train.evaluation.scorer import OK
 
 CAPTIONS: Final = 5  # of an image; a few COCO images have more, which the usual figures leave out
@@ -51,7 +51,8 @@ def run_retrieval(encoder: DualEncoder, name: str, places: Places) -> Outcome:
         for place, caption in enumerate(entry.captions):
             item = Item(IMAGE, f"{number}/{place}", (entry.picture,), (caption,))
             captions.append(_row(item, status, next(best) if status == OK else None))
-    return outcome(manifest, table(name, images + captions), retrieval_figures, [])
+    rows = table(name, images + captions)
+    return outcome(manifest, rows, retrieval_figures, absent_images(manifest, places, rows))
 
 
 def retrieval_pictures(name: str, places: Places) -> list[Picture]:
@@ -63,12 +64,8 @@ def retrieval_pictures(name: str, places: Places) -> list[Picture]:
 
 def retrieval_figures(judged: Judged) -> dict[str, Mean]:
     """R@k of text (image queries) and of images (caption queries)."""
-    none = np.zeros(len(judged.ok), dtype=bool)
-    right = {f"r@{k}": judged.right.get(f"r@{k}", none) for k in KS}
     return {
-        f"{subset} R@{k}": Mean(right[f"r@{k}"][judged.rows(subset) & judged.ok])
-        for subset in (TEXT, IMAGE)
-        for k in KS
+        f"{subset} R@{k}": judged.mean(subset, criterion=f"r@{k}") for subset in (TEXT, IMAGE) for k in KS
     }
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 from train.evaluation.benchmarks.base import Benchmark
 from train.evaluation.item import Item
 from train.evaluation.judged import Judged, Mean
-from train.evaluation.manifest import BenchmarkManifest, sha256
+from train.evaluation.manifest import BenchmarkManifest, Places, sha256
 from train.evaluation.results import ItemScores, judged, table
-from train.evaluation.scorer import Scorer, score_items
+from train.evaluation.scorer import MISSING, Scorer, score_items
 from train.evaluation.statistics import interval
 
 
@@ -32,10 +32,21 @@ def run_benchmark(scorer: Scorer, benchmark: Benchmark) -> Outcome:
         MissingDataError: none of its files is there.
     """
     items = benchmark.items()
-    rows = _score(scorer, benchmark, items)
+    rows = table(benchmark.name, _score(scorer, benchmark, items))
     manifest = benchmark.manifest
-    notes = [*benchmark.absent, *_changed_files(benchmark)]
-    return outcome(manifest, table(benchmark.name, rows), benchmark.figures, notes)
+    notes = [*benchmark.absent, *absent_images(manifest, benchmark.places, rows), *_changed_files(benchmark)]
+    return outcome(manifest, rows, benchmark.figures, notes)
+
+
+def absent_images(manifest: BenchmarkManifest, places: Places, items: pa.Table) -> list[str]:
+    """A line for each image folder that is not there although items miss images: what to download."""
+    if MISSING not in items["status"].to_pylist():
+        return []
+    return [
+        f"no images in {places.images(name)}: {places.collections[name].get}"
+        for name in manifest.images
+        if not places.images(name).is_dir()
+    ]
 
 
 def outcome(manifest: BenchmarkManifest, items: pa.Table, figures: Any, notes: Sequence[str]) -> Outcome:

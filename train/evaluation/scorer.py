@@ -10,6 +10,8 @@ from train.evaluation.item import Item, Picture
 from train.evaluation.judged import Bools, Floats
 
 OK: Final = "ok"
+MISSING: Final = "image_missing"
+CORRUPT: Final = "image_corrupt"
 
 
 class Scorer(Protocol):

@@ -15,7 +15,7 @@ class _Cropped(Benchmark):
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         for name, row in numbered(read_json(path)):
             crop = row["bbox_x"], row["bbox_y"], row["bbox_w"], row["bbox_h"]
-            picture = self.picture("aro", row["image_path"], crop)
+            picture = self.picture("aro_images", row["image_path"], crop)
             captions = row["true_caption"], row["false_caption"]
             yield Item(subset, name, (picture,), captions, self.category(row))
 

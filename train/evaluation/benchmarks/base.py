@@ -82,9 +82,11 @@ class Benchmark(ABC):
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError where the file is no JSON."""
+    """Raises UserError where the file is not there, or is no JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no file {path}: check the path") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): download it again") from error
 

@@ -18,7 +18,7 @@ class Cola(Benchmark):
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         for name, (first, caption, second, other) in numbered(read_json(path)):
             pictures = tuple(
-                self.picture("cola", PurePosixPath(urlparse(url).path).name) for url in (first, second)
+                self.picture("cola_images", PurePosixPath(urlparse(url).path).name) for url in (first, second)
             )
             yield Item(subset, name, pictures, (caption, other))
 

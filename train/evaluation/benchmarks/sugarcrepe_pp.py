@@ -32,7 +32,7 @@ class SugarCrepePP(Benchmark):
         return judged
 
     def figures(self, judged: Judged) -> dict[str, Mean]:
-        criteria = [name for name in ("image", "text") if name in judged.right]
+        criteria = ["image", "text"] if "text" in judged.right else ["image"]
         macro = {name: self.macro(judged, self.manifest.files, name) for name in criteria}
         by_subset = {
             f"{subset} {name}": judged.mean(subset, criterion=name)

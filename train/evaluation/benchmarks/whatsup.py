@@ -31,7 +31,7 @@ class WhatsUp(Benchmark):
             if subset in _OPPOSITE:
                 file = PurePosixPath(row["image_path"])
                 things = file.stem.split("_")
-                picture = self.picture("whatsup", f"{file.parent.name}/{file.name}")
+                picture = self.picture("whatsup_images", f"{file.parent.name}/{file.name}")
                 captions = tuple(row["caption_options"][:OPTIONS])
                 # "beer-bottle_left_of_armchair": the set is the two things, the question the preposition.
                 yield Item(subset, file.stem, (picture,), captions, f"{things[0]}|{things[-1]}")

@@ -24,7 +24,9 @@ class Winoground(Benchmark):
         for line in path.read_text("utf-8").splitlines():
             row = json.loads(line)
             name = str(row["id"])
-            pictures = tuple(self.picture("winoground", f"{row[key]}.png") for key in ("image_0", "image_1"))
+            pictures = tuple(
+                self.picture("winoground_images", f"{row[key]}.png") for key in ("image_0", "image_1")
+            )
             captions = row["caption_0"], row["caption_1"]
             yield Item(subset, name, pictures, captions, "clean" if name in chosen else "")
 
