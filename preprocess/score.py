@@ -72,11 +72,14 @@ def score(
     true = connection.execute(
         _BOXES.format(concepts="true_concepts", boxes="true_boxes", threshold=0)
     ).fetchall()
-    result["boxes"] = _match(predicted, true, iou)
+    result["boxes"] = match_boxes(predicted, true, iou)
     return result
 
 
-def _match(predicted: Iterable[tuple[Any, ...]], true: Iterable[tuple[Any, ...]], least: float) -> Agreement:
+def match_boxes(
+    predicted: Iterable[tuple[Any, ...]], true: Iterable[tuple[Any, ...]], least: float
+) -> Agreement:
+    """Match boxes greedily: rows of (three keys, x0, y0, x1, y1, score), predicted ones best first."""
     open_boxes: dict[tuple[Any, ...], list[tuple[float, ...]]] = defaultdict(list)
     count = 0
     for sample, start, end, *box, _ in true:

@@ -11,8 +11,8 @@ from preprocess.demo.scene import Scene, Thing
 
 # relation -> its wordings as (words, head word, coarse part of speech of the head)
 _WORDS = {
-    "left of": (("to the left of", "left", "NOUN"), ("left of", "left", "ADV")),
-    "right of": (("to the right of", "right", "NOUN"), ("right of", "right", "ADV")),
+    "left of": (("to the left of", "left", "NOUN"), ("on the left of", "left", "NOUN")),
+    "right of": (("to the right of", "right", "NOUN"), ("on the right of", "right", "NOUN")),
     "above": (("above", "above", "ADP"), ("over", "over", "ADP")),
     "below": (("below", "below", "ADP"), ("beneath", "beneath", "ADP")),
     "on": (("on", "on", "ADP"), ("on top of", "top", "NOUN")),

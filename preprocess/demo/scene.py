@@ -70,6 +70,7 @@ class Scene:
         base = rng.integers(85, 165) + rng.normal(0, 10, 3)
         coarse = np.clip(base + rng.normal(0, 12, (9, 9, 3)), 0, 255).astype(np.uint8)
         image = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 7, (SIDE, SIDE, 1)).astype(np.float32)
         for thing in self.things:
             colour = tuple(
                 np.clip(np.add(COLOURS[thing.colour], rng.normal(0, 10, 3)), 0, 255).astype(int).tolist()
@@ -77,7 +78,6 @@ class Scene:
             for x0, y0, x1, y1 in thing.boxes:
                 ink = mask(thing.noun, round(max(x1 - x0, y1 - y0)))
                 image.paste(colour, (round(x0), round(y0)), ink)
-        grain = rng.normal(0, 7, (SIDE, SIDE, 1)).astype(np.float32)
         pixels: NDArray[np.float32] = np.asarray(image, np.float32) + grain
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -102,11 +102,17 @@ def random_scene(rng: random.Random, split: str = "train") -> Scene:
     while True:
         wanted = rng.choice(RELATIONS)
         kinds = _kinds(rng, rng.randint(2, 4), wanted)
-        if any(held_out([(colour, noun) for noun, colour, _, _ in kinds]).values()) != (split == "test"):
-            continue
         things = _place(rng, kinds, wanted)
-        if things is not None:
+        if things is not None and bool(_pairs(things)) == (split == "test"):
             return Scene(tuple(things), rng.randrange(2**31))
+
+
+def _pairs(things: list[Thing]) -> list[str]:
+    return [
+        pair
+        for pairs in held_out([(thing.colour, thing.noun) for thing in things]).values()
+        for pair in pairs
+    ]
 
 
 Kind = tuple[str, str, str, int]  # noun, colour, size, count
