@@ -17,11 +17,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         print(f"{name}: {_one_line(str(error))}", file=sys.stderr)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        print(
-            f"{name}: interrupted; what is done is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        code = 130
+        code = 130  # what typer itself returns, in some versions
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -32,6 +28,11 @@ def run(app: typer.Typer, name: str) -> NoReturn:
             raise
         print(f"{name}: {_one_line(message())} (see {name} --help)", file=sys.stderr)
         code = 2
+    if code == 130:
+        print(
+            f"{name}: interrupted; what is done is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
     sys.exit(code)
 
 

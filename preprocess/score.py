@@ -10,8 +10,10 @@ from pipeline.store import Store
 from pipeline.views import connect
 from preprocess.config import DEFAULT_THRESHOLD
 
+# Not sample_id: the corpus may go by another name here and there.
+_SAMPLE = "concat_ws('/', c.shard, c.key, c.caption_id)"
 _BOXES = """
-    SELECT c.sample_id, c.start, c."end", b.x0, b.y0, b.x1, b.y1, b.score
+    SELECT {sample}, c.start, c."end", b.x0, b.y0, b.x1, b.y1, b.score
     FROM {concepts} c JOIN {boxes} b USING (concept_id)
     WHERE c.kind = 'object' AND c.part = 0 AND b.score >= {threshold}
     ORDER BY b.score DESC, b.x0, b.y0
@@ -57,20 +59,20 @@ def score(
             raise UserError(
                 f"no truth at {truth}/{name} ({error}); the demo corpus has it in DIR/truth"
             ) from error
-    query = """
-        WITH p AS (SELECT DISTINCT sample_id, kind, start, "end" FROM concepts),
-             t AS (SELECT DISTINCT sample_id, kind, start, "end" FROM true_concepts)
-        SELECT kind, count(p.sample_id) FILTER (t.sample_id IS NOT NULL), count(p.sample_id), count(t.sample_id)
-        FROM p FULL JOIN t USING (sample_id, kind, start, "end") GROUP BY kind ORDER BY kind
+    query = f"""
+        WITH p AS (SELECT DISTINCT {_SAMPLE} AS sample, kind, start, "end" FROM concepts c),
+             t AS (SELECT DISTINCT {_SAMPLE} AS sample, kind, start, "end" FROM true_concepts c)
+        SELECT kind, count(p.sample) FILTER (t.sample IS NOT NULL), count(p.sample), count(t.sample)
+        FROM p FULL JOIN t USING (sample, kind, start, "end") GROUP BY kind ORDER BY kind
     """
     rows = connection.execute(query).fetchall()
     result = {"spans": Agreement(*(sum(row[i] for row in rows) for i in (1, 2, 3)))}
     result.update({kind: Agreement(*counts) for kind, *counts in rows})
     predicted = connection.execute(
-        _BOXES.format(concepts="concepts", boxes="boxes", threshold=threshold)
+        _BOXES.format(sample=_SAMPLE, concepts="concepts", boxes="boxes", threshold=threshold)
     ).fetchall()
     true = connection.execute(
-        _BOXES.format(concepts="true_concepts", boxes="true_boxes", threshold=0)
+        _BOXES.format(sample=_SAMPLE, concepts="true_concepts", boxes="true_boxes", threshold=0)
     ).fetchall()
     result["boxes"] = match_boxes(predicted, true, iou)
     return result
