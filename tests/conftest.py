@@ -37,3 +37,18 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     summary = extract_shards(made, jobs, config, RunConfig(workers=0))
     assert not summary.failed
     return made
+
+
+@pytest.fixture(scope="session")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Detectors of the real architectures with random weights and few layers, as --detector takes them."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    import random_detectors
+
+    out = tmp_path_factory.mktemp("detectors")
+    bert = out / random_detectors.BERT
+    random_detectors.write_bert(bert, Path(__file__).parent / "data/bert/vocab.txt", small=True)
+    specs = {"original": random_detectors.write_original(out, small=True)}
+    for kind in ("grounding-dino", "mm-grounding-dino"):
+        specs[kind] = random_detectors.write_transformers(out / kind, bert, kind, small=True)
+    return specs

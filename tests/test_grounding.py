@@ -1,7 +1,6 @@
 """Grounding: packing, phrase scores, NMS, and both backends with random weights of the real architectures."""
 
 import functools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,6 @@ from preprocess.detectors.canvas import ImageRule, stack
 from preprocess.detectors.convert import convert_checkpoint
 from preprocess.grounding import Packer, first_fit, normalize, phrase_scores, select
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import random_detectors
-
 VOCAB = Path(__file__).parent / "data/bert/vocab.txt"
 TOKENIZER = BertTokenizerFast(str(VOCAB), do_lower_case=True)
 SMALL = ImageRule(96, 160)
@@ -30,17 +26,6 @@ SMALL = ImageRule(96, 160)
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("detectors")
-    bert = out / "bert-base-uncased"
-    random_detectors.write_bert(bert, VOCAB, small=True)
-    specs = {"original": random_detectors.write_original(out, small=True)}
-    for kind in ("grounding-dino", "mm-grounding-dino"):
-        specs[kind] = random_detectors.write_transformers(out / kind, bert, kind, small=True)
-    return specs
 
 
 @functools.cache
