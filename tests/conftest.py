@@ -1,6 +1,8 @@
 """Shared fixtures: a small demo corpus, and the store extracted from it."""
 
 import os
+import sys
+from pathlib import Path
 
 # Two cores for everything: several threads in each of several processes only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
