@@ -1,6 +1,7 @@
 """The training set, resolved once: which rows of which shards, one bit a row."""
 
 import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ PIECE: Final = 8192  # rows; larger shards are shuffled and fetched in pieces
 
 _NAMES: Final[dict[Level, str]] = {
     "samples": "samples",
-    "concepts": "spans of their concepts",
-    "boxes": "boxes of these, once for each concept",
+    "concepts": "spans of concepts",
+    "boxes": "boxes",
 }
 
 
@@ -60,7 +61,7 @@ class Index:
 
 def connect(store: Store, memory: str, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection that can read the store's files."""
-    connection = duckdb.connect()
+    connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
     if not store.local:
         connection.register_filesystem(store.fs)
     connection.execute(f"SET memory_limit = '{memory}'; SET preserve_insertion_order = false")
@@ -83,7 +84,7 @@ def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Ind
                 samples = f"SELECT * FROM {scan(store.url, 'samples', part)} SEMI JOIN _shards USING (shard)"
                 wanted = f"{samples} WHERE {selection.all('samples')}"
                 for level in LEVELS:
-                    rows = selection.relation(
+                    rows = selection.counted(
                         level, samples if level == "samples" else wanted, part, store.url
                     )
                     counts[level] += connection.execute(

@@ -19,11 +19,6 @@ _FIELDS = {field.name: field for schema in (SAMPLES, CONCEPTS, BOXES) for field 
 _SAMPLE = list(SAMPLES.names)
 _CONCEPT = [name for name in CONCEPTS.names if name not in _SAMPLE]
 _BOX = [name for name in BOXES.names if name not in (*_SAMPLE, *_CONCEPT)]
-_COLUMNS: Final[dict[Level, list[str]]] = {
-    "samples": _SAMPLE,
-    "concepts": [*_SAMPLE, *_CONCEPT],
-    "boxes": [*_SAMPLE, *_CONCEPT, *_BOX],
-}
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,7 @@ class Clause:
 
     sql: str
     level: Level
+    mixed: bool = False  # drops boxes by what concept they belong to
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Selection:
             raise UserError(f"keep is {keep!r}: choose all, concept or box")
         clauses = [Clause(f"status = '{OK}'", "samples"), Clause(f"score >= {masks.box_score}", "boxes")]
         with duckdb.connect() as connection:
-            clauses += [Clause(sql, _level(connection, sql)) for sql in _conjuncts(connection, where)]
+            clauses += [_clause(connection, sql) for sql in _conjuncts(connection, where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
         return cls(tuple(ordered), masks.kinds, keep)
 
@@ -82,6 +78,13 @@ class Selection:
             f"ELSE [subject_id, object_id] END) AS grounds {concepts} WHERE part = 0 AND {self.all('concepts')}"
             f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
         )
+
+    def counted(self, level: Level, samples: str, files: Sequence[str], store: str) -> str:
+        """SQL of the rows that are counted for people: as `relation`, but each box once where that can be."""
+        if level == "boxes" and not any(clause.mixed for clause in self.clauses):
+            boxes = f"{scan(store, 'boxes', files)} b"
+            return f"FROM (SELECT s.*, {_list('b', _BOX)} FROM {boxes} JOIN ({samples}) s USING (sample_id))"
+        return self.relation(level, samples, files, store)
 
     def survivors(self) -> tuple[Level, str]:
         """The level whose rows decide which samples stay, and the condition on them."""
@@ -134,15 +137,16 @@ def _conjuncts(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
     return found
 
 
-def _level(connection: duckdb.DuckDBPyConnection, sql: str) -> Level:
+def _clause(connection: duckdb.DuckDBPyConnection, sql: str) -> Clause:
     """Find the coarsest level whose columns are enough for a condition."""
     problem = ""
-    for level in LEVELS:
-        empty = pa.schema([_FIELDS[name] for name in _COLUMNS[level]]).empty_table()
-        connection.register("_empty", empty)
+    levels: list[tuple[Level, list[str]]] = [("samples", []), ("concepts", _CONCEPT), ("boxes", _BOX)]
+    levels.append(("boxes", _CONCEPT + _BOX))
+    for level, columns in levels:
+        connection.register("_empty", pa.schema([_FIELDS[name] for name in _SAMPLE + columns]).empty_table())
         try:
             connection.execute(f"SELECT 1 FROM _empty WHERE {sql}").fetchall()
-            return level
+            return Clause(sql, level, mixed=level == "boxes" and columns is not _BOX)
         except duckdb.Error as error:
             problem = str(error).splitlines()[0]
-    raise UserError(f"--where {sql}: {problem}; the columns are {', '.join(_COLUMNS['boxes'])}")
+    raise UserError(f"--where {sql}: {problem}; the columns are {', '.join(_FIELDS)}")
