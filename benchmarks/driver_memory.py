@@ -36,7 +36,9 @@ def many_tars(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -61,7 +63,9 @@ def main() -> None:
         place = max(1, round(share * len(memory)))
         print(f"after {place:6} shards: driver {memory[place - 1]:7.1f} MiB")
     start, end = memory[len(memory) // 10], memory[-1]
-    print(f"growth over the last 90 %: {end - start:+.1f} MiB, {(end - start) / len(memory) / 0.9 * 1024:+.2f} KiB per shard")
+    print(
+        f"growth over the last 90 %: {end - start:+.1f} MiB, {(end - start) / len(memory) / 0.9 * 1024:+.2f} KiB per shard"
+    )
 
 
 if __name__ == "__main__":
