@@ -219,7 +219,9 @@ TEXT = [(2, 1, 2), (3, 1, 2), (3, 2, 4)]  # (a, b), (a, n), (b, n): a tie; right
 def plus_plus_scorer(texts: bool) -> TableScorer:
     image = {(f"{i}.jpg", f"{k} {i}"): IMAGE[i][j] for i in range(3) for j, k in enumerate("abn")}
     pairs = {
-        (f"{x} {i}", f"{y} {i}"): TEXT[i][j] for i in range(3) for j, (x, y) in enumerate(["ab", "an", "bn"])
+        (f"{x} {i}", f"{y} {i}"): TEXT[i][j]
+        for i in range(3)
+        for j, (x, y) in enumerate([("a", "b"), ("a", "n"), ("b", "n")])
     }
     return TableScorer(image, pairs if texts else None)
 
@@ -247,7 +249,7 @@ QUADS = [[2, 1, 1, 2], [2, 1, 3, 4], [2, 3, 1, 4], [2, 2, 1, 3]]  # all; text; i
 
 
 def quads(pictures: list[tuple[str, str]]) -> TableScorer:
-    table = {}
+    table: dict[tuple[str, str], float] = {}
     for i, (one, other) in enumerate(pictures):
         a, b, c, d = QUADS[i]
         table |= {(one, f"a {i}"): a, (one, f"b {i}"): b, (other, f"a {i}"): c, (other, f"b {i}"): d}

@@ -60,6 +60,19 @@ class _Files(Dataset[tuple[list[Picture], list[Tensor] | str]]):
         return pictures, [self.preprocess(_cropped(image, picture)) for picture in pictures]
 
 
+def _stack(
+    files: list[tuple[list[Picture], list[Tensor] | str]],
+) -> tuple[list[Picture], Tensor, dict[Picture, str]]:
+    """Pictures read, with their pixels [n, 3, S, S], and those not read, with why.
+
+    One tensor, because each that comes from a worker process takes a file descriptor.
+    """
+    read = [p for pictures, images in files if not isinstance(images, str) for p in pictures]
+    pixels = [x for _, images in files if not isinstance(images, str) for x in images]
+    unread = {p: status for pictures, status in files if isinstance(status, str) for p in pictures}
+    return read, torch.stack(pixels) if pixels else torch.empty(0), unread
+
+
 def _cropped(image: Image.Image, picture: Picture) -> Image.Image:
     if picture.crop is None:
         return image
@@ -133,19 +146,11 @@ class DualEncoder:
             _Files(wanted, self.preprocess),
             batch_size=self.batch_size,
             num_workers=self.workers if len(wanted) > self.batch_size else 0,
-            collate_fn=list,
+            collate_fn=_stack,
         )
-        for files in loader:
-            known: list[Picture] = []
-            pixels: list[Tensor] = []
-            for of_file, images in files:
-                if isinstance(images, str):
-                    self._pictures.update(dict.fromkeys(of_file, images))
-                else:
-                    known += of_file
-                    pixels += images
-            for picture, features in zip(known, self._encode_images(pixels), strict=True):
-                self._pictures[picture] = features
+        for read, pixels, unread in loader:
+            self._pictures.update(unread)
+            self._pictures.update(zip(read, self._encode_images(pixels), strict=True))
 
     def encode_captions(self, captions: Iterable[str]) -> None:
         """Encode what is not yet known, captions of like length together."""
@@ -159,21 +164,18 @@ class DualEncoder:
     def encode_dataset(self, dataset: Any) -> tuple[Floats, list[int]]:
         """Features [n, D] and labels of a data set of (PIL image, label), which is not kept."""
         loader = DataLoader(
-            _Preprocessed(dataset, self.preprocess),
-            batch_size=self.batch_size,
-            num_workers=self.workers,
-            collate_fn=list,
+            _Preprocessed(dataset, self.preprocess), batch_size=self.batch_size, num_workers=self.workers
         )
         features: list[Floats] = []
         labels: list[int] = []
-        for batch in loader:
-            features += self._encode_images([pixels for pixels, _ in batch])
-            labels += [label for _, label in batch]
+        for pixels, numbers in loader:
+            features += self._encode_images(pixels)
+            labels += numbers.tolist()
         return np.stack(features), labels
 
-    def _encode_images(self, pixels: Sequence[Tensor]) -> Iterator[Floats]:
+    def _encode_images(self, pixels: Tensor) -> Iterator[Floats]:
         for start in range(0, len(pixels), self.batch_size):
-            batch = torch.stack(list(pixels[start : start + self.batch_size])).to(self.device)
+            batch = pixels[start : start + self.batch_size].to(self.device)
             with torch.inference_mode():
                 yield from _checked(self.model.encode_image(batch, normalize=True))
 

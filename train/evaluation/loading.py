@@ -27,7 +27,8 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     """Load an open_clip architecture, an exported folder or a checkpoint file.
 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), a folder with
-    open_clip_config.json, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights.
+    open_clip_config.json, the folder of a finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes
+    are read from its weights.
     activation: gelu, quick_gelu, or None for the one the model is known to have been trained with.
 
     Raises:
@@ -39,6 +40,8 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     if path.is_file():
         return _from_checkpoint(path, activation)
     if path.is_dir():
+        if (path / "model" / "open_clip_config.json").is_file():  # the folder of a training run
+            path = path / "model"
         if not (path / "open_clip_config.json").is_file():
             raise UserError(
                 f"{path} has no open_clip_config.json: export the model to open_clip's format first"
