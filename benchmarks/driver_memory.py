@@ -63,9 +63,8 @@ def main() -> None:
         place = max(1, round(share * len(memory)))
         print(f"after {place:6} shards: driver {memory[place - 1]:7.1f} MiB")
     start, end = memory[len(memory) // 10], memory[-1]
-    print(
-        f"growth over the last 90 %: {end - start:+.1f} MiB, {(end - start) / len(memory) / 0.9 * 1024:+.2f} KiB per shard"
-    )
+    per_shard = (end - start) / len(memory) / 0.9 * 1024
+    print(f"growth over the last 90 %: {end - start:+.1f} MiB, {per_shard:+.2f} KiB per shard")
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ def _on_ray(
             else:
                 give_up(job, why, tries.pop(name))
 
+        stillborn = 0  # workers in a row that died before they were up
         while pending or any(actor.queue for actor in actors):
             for actor in actors:
                 while pending and len(actor.queue) < IN_FLIGHT:
@@ -166,6 +167,7 @@ def _on_ray(
                 _, started = actor.queue.popleft()
                 try:
                     statuses = ray.get(ref)
+                    stillborn = 0
                     if started is not None:
                         progress.committed(statuses)
                 except RayTaskError as error:
@@ -176,10 +178,12 @@ def _on_ray(
                     failed(started, str(error))
                 except RayActorError as error:
                     if started is None:
-                        raise UserError(
-                            f"a worker cannot start: {str(error).strip().splitlines()[-1]}"
-                        ) from error
-                    failed(started, f"the worker died: {error}")
+                        stillborn += 1
+                        if stillborn > run.retries:
+                            last = str(error).strip().splitlines()[-1]
+                            raise UserError(f"a worker cannot start: {last}") from error
+                    else:
+                        failed(started, f"the worker died: {error}")
                     # What waited behind the shard that killed the actor is not to blame.
                     pending.extendleft(waiting for _, waiting in reversed(actor.queue) if waiting is not None)
                     actor.handle = start.one()
