@@ -42,7 +42,7 @@ _STATS = {
               WHERE c.kind = 'object' AND c.part = 0 GROUP BY c.concept_id)""",
     "commonest": """
         SELECT kind, list(lemma || ' ' || n ORDER BY n DESC, lemma) AS lemmas
-        FROM (SELECT kind, lemma, count(*) AS n FROM concepts WHERE part = 0 GROUP BY ALL
+        FROM (SELECT kind, lemma, count(*) AS n FROM concepts WHERE part = 0 GROUP BY kind, lemma
               QUALIFY row_number() OVER (PARTITION BY kind ORDER BY count(*) DESC, lemma) <= {top})
         GROUP BY kind ORDER BY kind""",
 }
