@@ -1,6 +1,6 @@
 """Repairs of clauses: what relates objects, and which ones."""
 
-from preprocess.lexicon import BE, PARTICLES, PREPOSITION_ENDS, PREPOSITION_STARTS, PREPOSITIONS, RELATIVES
+from preprocess.lexicon import BE, PARTICLES, PREPOSITION_LENGTHS, PREPOSITIONS, RELATIVES
 from preprocess.phrases import HEADS
 from preprocess.words import Sentence, Word
 
@@ -8,14 +8,11 @@ from preprocess.words import Sentence, Word
 def join_prepositions(sentence: Sentence) -> None:
     """In "stands in front of a house", "in front of" is one preposition, and the house its object."""
     words = sentence.words
-    forms = [word.form for word in words]
-    if PREPOSITION_ENDS.isdisjoint(forms):
-        return
-    for i, form in enumerate(forms):
-        for length in PREPOSITION_STARTS.get(form, ()):
-            run = tuple(forms[i : i + length])
-            if run[-1] in PREPOSITION_ENDS and run in PREPOSITIONS:
-                _join_preposition(words[i : i + length])
+    for i, last in enumerate(words):
+        for length in PREPOSITION_LENGTHS.get(last.form, ()):
+            run = words[max(0, i + 1 - length) : i + 1]
+            if tuple([word.form for word in run]) in PREPOSITIONS:
+                _join_preposition(run)
                 break
 
 

@@ -118,15 +118,14 @@ class _Reader:
         if self.repaired:
             if root.dep_ == "conj":  # a dog and a cat are black
                 words += [kid for kid in root.head.kids if kid.dep_ == "amod" and kid.i > root.i]
-            nouns = {chunk.root for chunk in self.sentence.noun_chunks}
-            words = [word for word in words if word not in nouns and word.pos_ not in ("DET", "PRON")]
-        return sorted(dict.fromkeys(words))
+            words = [word for word in words if word not in self.roots and word.pos_ not in ("DET", "PRON")]
+        return sorted(set(words)) if len(words) > 1 else words
 
     def _object(self, entity: dict[str, Any], root: Word, modifiers: list[Word]) -> Concept:
-        heads = sorted(i for word in entity["head"].words for i in word.core)
+        heads = _places([word.core for word in entity["head"].words])
         first = min(entity["span_bounds"][0], heads[0])
-        described = [self._form(w.parts) for w in modifiers if w.pos != "NUM" and w.dep_ != "nummod"]
-        phrase = " ".join([*described, self._form(heads)])
+        described = [w.parts for w in modifiers if w.pos != "NUM" and w.dep_ != "nummod"]
+        phrase = " ".join(map(self._form, [*described, heads]))
         lemma = self._lemma(heads) if self.repaired else entity["lemma_head"].lower()
         span = Span(self.words[first].start, self.words[max(root.i, heads[-1])].end)
         return Concept(OBJECT, (span,), lemma, self._cover(heads), root.pos, phrase)
@@ -141,14 +140,16 @@ class _Reader:
             words: tuple[Word, ...] = relation["relation"].words
             subject, object_ = place.get(relation["subject"]), place.get(relation["object"])
             if self.repaired:
-                words = tuple(word for word in words if word.form not in BE) or words
-                if any(word.i in self.sentence.agents for word in words):
+                if len(words) > 1:
+                    words = tuple(word for word in words if word.form not in BE) or words
+                if self.sentence.agents and any(word.i in self.sentence.agents for word in words):
                     subject, object_ = object_, subject
                 if self._misread(words, relation, subject, object_):
                     continue
-            parts = sorted({part for word in words for part in word.parts})
+            parts = _places([word.parts for word in words])
             spans = self._spans(parts)
-            core = next((word.core for word in words if word.pos == "VERB"), words[0].core)
+            # Of a preposition that the rules cut out, "in front of", the middle: "front".
+            core = words[len(words) // 2 if len(words) > 2 else 0].core
             head, pos = self._cover(core), self.words[core[-1]].pos
             concept = Concept(RELATION, spans, self._lemma(parts), head, pos, subject=subject, object=object_)
             order = (spans[0].start, -1 if subject is None else subject, -1 if object_ is None else object_)
@@ -166,6 +167,8 @@ class _Reader:
 
     def _lemma(self, parts: Sequence[int]) -> str:
         """Lemmas joined as the words are: "ice cream", "t-shirt"."""
+        if len(parts) == 1:
+            return self.words[parts[0]].lemma_.lower()
         lemma, end = "", self.words[parts[0]].start
         for part in parts:
             word = self.words[part]
@@ -186,7 +189,10 @@ class _Reader:
 
     def _spans(self, parts: Sequence[int]) -> tuple[Span, ...]:
         """One span per run of words with nothing but blanks between."""
-        start, end = self.words[parts[0]].start, self.words[parts[0]].end
+        first = self.words[parts[0]]
+        if len(parts) == 1:
+            return (Span(first.start, first.end),)
+        start, end = first.start, first.end
         spans: list[Span] = []
         for word in (self.words[part] for part in parts[1:]):
             if self.text[end : word.start].strip():
@@ -194,3 +200,8 @@ class _Reader:
                 start = word.start
             end = word.end
         return (*spans, Span(start, end))
+
+
+def _places(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """All places of these words, in order, each once."""
+    return groups[0] if len(groups) == 1 else tuple(sorted({place for group in groups for place in group}))

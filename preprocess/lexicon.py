@@ -28,6 +28,8 @@ QUANTITIES: Final = _set(
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
     "one two three four five six seven eight nine ten some many most all several few each both none"
 )
+# Nouns that only say where: "a cat on the left", "a cake with candles on top".
+WHERE: Final = _set("top bottom front back left right side sides middle center centre")
 
 # Prepositions of several words: "next to", "in front of", "on the left side of".
 _FIXED = (
@@ -48,9 +50,8 @@ PREPOSITIONS: Final = frozenset(
     [tuple(phrase.split()) for phrase in _FIXED.split(", ")]
     + [tuple(filter(None, words)) for words in _PLACED]
 )
-# The first word of each, and how many words may follow it, longest first.
-PREPOSITION_STARTS: Final = {
-    first: sorted({len(words) for words in PREPOSITIONS if words[0] == first}, reverse=True)
-    for first in sorted({words[0] for words in PREPOSITIONS})
+# The last word of each, and how many words it may have, longest first.
+PREPOSITION_LENGTHS: Final = {
+    last: sorted({len(words) for words in PREPOSITIONS if words[-1] == last}, reverse=True)
+    for last in sorted({words[-1] for words in PREPOSITIONS})
 }
-PREPOSITION_ENDS: Final = frozenset(words[-1] for words in PREPOSITIONS)

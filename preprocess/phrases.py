@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
-from preprocess.lexicon import COLOURS, DETERMINERS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES
+from preprocess.lexicon import COLOURS, DETERMINERS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES, WHERE
 from preprocess.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.
@@ -19,6 +19,8 @@ FRONT: Final = INNER | {"poss", "advmod", "npadvmod", "case", "conj", "neg"}
 def join_hyphens(sentence: Sentence) -> None:
     """In "a black-and-white T-shirt", "black-and-white" is one word and "T-shirt" another."""
     words = sentence.words
+    if not any(hyphen in sentence.text for hyphen in HYPHENS):
+        return
     for i in range(1, len(words) - 1):
         hyphen = words[i]
         if hyphen.form in HYPHENS and words[i - 1].end == hyphen.start and hyphen.end == words[i + 1].start:
@@ -78,7 +80,10 @@ def join_compounds(sentence: Sentence) -> None:
     for word in sentence.words:
         if word.kids and word.is_noun and word.dep_ not in ("compound", "nmod"):
             while word.parts[0] > 0:
-                part = sentence.words[word.parts[0] - 1].standing
+                before = sentence.words[word.parts[0] - 1]
+                if before.dep_ not in ("compound", "nmod", ABSORBED):
+                    break
+                part = before.standing
                 if part.parts[-1] != word.parts[0] - 1 or not _in_compound(part, word):
                     break
                 word.absorb(part, core=True)
@@ -141,7 +146,8 @@ def find_chunks(sentence: Sentence) -> None:
     """In "the man's dog" both are objects; pronouns get a chunk too, since the rules relate by chunks."""
     for word in sentence.words:
         if word.is_noun:
-            if word.dep_ not in INNER:
+            where = word.form in WHERE and word.dep_ == "pobj" and not word.kid("amod", "nummod", "prep")
+            if word.dep_ not in INNER and not where:
                 sentence.noun_chunks.append(Chunk(sentence, _front(word), word.i + 1, word))
         elif word.pos_ == "PRON" and word.dep_ in HEADS:
             sentence.noun_chunks.append(Chunk(sentence, word.i, word.i + 1, word))
@@ -154,5 +160,5 @@ def _front(word: Word) -> int:
         if kid.i > word.i:
             break
         if kid.dep_ in FRONT:
-            first = min(first, _front(kid))
+            first = min(first, _front(kid) if kid.kids else kid.parts[0])
     return first

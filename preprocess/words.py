@@ -65,7 +65,7 @@ class Word:
         self.head = self
         self.kids: list[Word] = []
         self.parts: tuple[int, ...] = (i,)
-        self.core: tuple[int, ...] = (i,)
+        self.core: tuple[int, ...] = self.parts
 
     def __lt__(self, other: "Word") -> bool:
         return self.i < other.i
@@ -164,7 +164,7 @@ class Chunk:
 
     @property
     def lemma_(self) -> str:
-        return " ".join(word.lemma_ for word in self.sentence.words[self.start : self.end])
+        return " ".join([word.lemma_ for word in self.sentence.words[self.start : self.end]])
 
 
 class Sentence:

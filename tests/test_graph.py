@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from preprocess.graph import SceneGraphs, places, readable
 from preprocess.language import load_pipeline
+from preprocess.lexicon import WHERE
 from tests.parses import VOCAB, Case, cases, doc, told, words
 
 COCO = Path(__file__).parent.joinpath("data", "captions_coco.txt").read_text(encoding="utf-8").splitlines()
@@ -152,11 +153,11 @@ def test_nearly_every_real_noun_is_an_object() -> None:
     for parsed in graphs().nlp.pipe(map(readable, COCO)):
         spans = [concept.spans for concept in graphs().concepts(parsed, parsed.text)]
         covered = {place for parts in spans for span in parts for place in range(span.start, span.end)}
-        nouns = [token for token in parsed if token.pos_ == "NOUN"]
+        nouns = [token for token in parsed if token.pos_ == "NOUN" and token.text.lower() not in WHERE]
         total += len(nouns)
         missed += sum(noun.idx not in covered for noun in nouns)
     assert total > 900
-    assert missed <= 0.01 * total
+    assert missed < 0.01 * total
 
 
 def listed(words: str) -> list[str]:
