@@ -239,5 +239,5 @@ def _hint(key: str, known: list[str]) -> str:
     whole = get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
         same = [name for name in known if name.rpartition(".")[2] == near[0]]
-        return f"did you mean {' or '.join(whole if whole and whole[0] in same else same)}?"
+        return f"did you mean {whole[0] if '.' in key and whole else ' or '.join(same)}?"
     return f"did you mean {whole[0]}?" if whole else "macco-train presets tiny shows all keys"

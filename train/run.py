@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.errors import UserError
 from pipeline.files import put_file
 from train import checkpoint, ranks
@@ -132,7 +134,8 @@ class Loop:
         while t.step < t.total and not stopped:
             began = time.perf_counter()
             try:
-                batch = next(batches)
+                with torch.random.fork_rng([]):  # starting the loader's processes draws a number
+                    batch = next(batches)
             except RuntimeError:
                 if not stop():
                     raise
@@ -187,7 +190,8 @@ class Loop:
         """Validate on the same crops and masks each time; keep the checkpoint if it is the best so far."""
         t = self.training
         count = max(1, t.config.validation.samples // t.config.data.batch_size)
-        losses = t.validate(islice(loader, count))
+        with torch.random.fork_rng([]):
+            losses = t.validate(islice(loader, count))
         loader.close()
         loader.epoch = loader.step = 0
         row = {f"validation/{name}": value for name, value in losses.items()}
