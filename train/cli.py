@@ -8,6 +8,7 @@ import typer
 
 from pipeline.console import run as run_app
 from pipeline.errors import UserError
+from train.evaluation.cli import app as evaluation
 
 app = typer.Typer(
     help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
@@ -171,6 +172,9 @@ def bench(
     from train.bench import measure
 
     measure(_resolved(preset, config, assignments, store, None, None), steps, _say)
+
+
+app.add_typer(evaluation)
 
 
 def _say(line: str) -> None:

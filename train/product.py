@@ -44,10 +44,12 @@ def trained_clip(run: Path, weights: str = "", interpolate: float | None = None)
     )
     start = load_start(config.model, config.seed)
     state = start.model.state_dict()
-    mixed = {
-        name: torch.lerp(state[name], value, share) if share < 1 else value for name, value in trained.items()
-    }
-    start.model.load_state_dict(state | mixed)
+    try:
+        if share < 1:
+            trained = {name: torch.lerp(state[name], value, share) for name, value in trained.items()}
+        start.model.load_state_dict(state | trained)
+    except RuntimeError as error:
+        raise UserError(f"{config.model.name} is no longer the model that {run} started from") from error
     return start
 
 

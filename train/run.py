@@ -91,7 +91,12 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         training.total = config.steps or max(1, round(config.epochs * len(loader)))
         if checkpoint.path(run, checkpoint.LATEST).is_file():
             state = checkpoint.load(run, checkpoint.LATEST)
-            training.load_state_dict(state)
+            try:
+                training.load_state_dict(state)
+            except (RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"{config.model.name} is no longer the model that {run} started from"
+                ) from error
             loader.load_state_dict(state["data"])
             say(f"going on from step {training.step} of {training.total}")
         metrics = None
