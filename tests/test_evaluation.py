@@ -400,8 +400,8 @@ def test_audit_finds_by_name_and_by_content(data: Places, tmp_path: Path) -> Non
     # [3] by both; [4], flat, by nothing although a flat image is there; [5], unreadable, by name.
     stored = [
         (f"x/COCO_val2014_{Path(sources[0]).stem}.PNG", 1 << 40),
-        ("a.jpg", hashes[1] ^ 0b10011),
-        ("b.jpg", hashes[2] ^ 0b111111),
+        ("a.jpg", hashes[1] ^ (1 << 3 | 1 << 30 | 1 << 60)),
+        ("b.jpg", hashes[2] ^ sum(1 << bit for bit in (5, 15, 25, 35, 45, 55))),
         (Path(sources[3]).name, hashes[3]),
         ("c.jpg", 0),
         (Path(sources[5]).name, None),
