@@ -54,9 +54,7 @@ class SceneGraphs:
         if self.repaired:
             repair(sentence)
         else:
-            sentence.noun_chunks = [
-                Chunk(sentence, c.start, c.end, sentence[c.root.i]) for c in doc.noun_chunks
-            ]
+            sentence.noun_chunks = [Chunk(c.start, c.end, sentence[c.root.i]) for c in doc.noun_chunks]
         concepts = _Reader(sentence, self.rules(sentence), self.repaired).concepts()
         sentence.dissolve()
         return concepts

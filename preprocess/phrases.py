@@ -148,9 +148,9 @@ def find_chunks(sentence: Sentence) -> None:
         if word.is_noun:
             where = word.form in WHERE and word.dep_ == "pobj" and not word.kid("amod", "nummod", "prep")
             if word.dep_ not in INNER and not where:
-                sentence.noun_chunks.append(Chunk(sentence, _front(word), word.i + 1, word))
+                sentence.noun_chunks.append(Chunk(_front(word), word.i + 1, word))
         elif word.pos_ == "PRON" and word.dep_ in HEADS:
-            sentence.noun_chunks.append(Chunk(sentence, word.i, word.i + 1, word))
+            sentence.noun_chunks.append(Chunk(word.i, word.i + 1, word))
 
 
 def _front(word: Word) -> int:

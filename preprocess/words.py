@@ -18,14 +18,15 @@ class Text(str):
     __slots__ = ("words",)
     words: tuple["Word", ...]
 
-    def __new__(cls, text: str, words: tuple["Word", ...]) -> "Text":
-        made = super().__new__(cls, text)
+    @staticmethod
+    def of(text: str, words: tuple["Word", ...]) -> "Text":
+        made = str.__new__(Text, text)
         made.words = words
         return made
 
     def __add__(self, other: str) -> "Text":
         more = other.words if isinstance(other, Text) else ()
-        return Text(str.__add__(self, other), self.words + more)
+        return Text.of(str.__add__(self, other), self.words + more)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Text":
         return self
@@ -72,7 +73,7 @@ class Word:
 
     @property
     def text(self) -> Text:
-        return Text(self.form, (self,))
+        return Text.of(self.form, (self,))
 
     @property
     def children(self) -> list["Word"]:
@@ -146,25 +147,24 @@ ABSORBED = "absorbed"
 
 
 class Chunk:
-    """Words [start, end) of a sentence: a noun chunk, or what the rules cut out."""
+    """Words [start, end) of a sentence around a noun. The rules copy its texts; nobody reads them."""
 
-    __slots__ = ("end", "root", "sentence", "start")
+    __slots__ = ("end", "root", "start")
+    text = lemma_ = ""
 
-    def __init__(self, sentence: "Sentence", start: int, end: int, root: Word) -> None:
-        self.sentence = sentence
+    def __init__(self, start: int, end: int, root: Word) -> None:
         self.start = start
         self.end = end
         self.root = root
 
-    @property
-    def text(self) -> Text:
-        words = self.sentence.words[self.start : self.end]
-        between = self.sentence.text[words[0].start : words[-1].end] if words else ""
-        return Text(between, tuple(words))
 
-    @property
-    def lemma_(self) -> str:
-        return " ".join([word.lemma_ for word in self.sentence.words[self.start : self.end]])
+class Cut:
+    """Words that the rules cut out of a sentence."""
+
+    def __init__(self, caption: str, words: list[Word]) -> None:
+        between = caption[words[0].start : words[-1].end] if words else ""
+        self.text = Text.of(between, tuple(words))
+        self.lemma_ = " ".join([word.lemma_ for word in words])
 
 
 class Sentence:
@@ -191,15 +191,13 @@ class Sentence:
     @overload
     def __getitem__(self, place: int) -> Word: ...
     @overload
-    def __getitem__(self, place: slice) -> Chunk: ...
-    def __getitem__(self, place: int | slice) -> Word | Chunk:
-        if isinstance(place, int):
-            return self.words[place]
-        start, end, _ = place.indices(len(self.words))
-        return Chunk(self, start, end, self.words[max(start, end - 1)])
+    def __getitem__(self, place: slice) -> Cut: ...
+    def __getitem__(self, place: int | slice) -> Word | Cut:
+        if isinstance(place, slice):
+            return Cut(self.text, self.words[place])
+        return self.words[place]
 
     def dissolve(self) -> None:
         """Untie the words, which hold each other: freed at once, they are no work for the garbage collector."""
         for word in self.words:
             del word.head, word.kids
-        del self.noun_chunks
