@@ -174,6 +174,18 @@ def bench(
     measure(_resolved(preset, config, assignments, store, None, None), steps, _say)
 
 
+@app.command()
+def negatives(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same captions.")] = 0,
+) -> None:
+    """Make hard negative captions of a store's scene graphs, for method.negatives (NegCLIP, CE-CLIP)."""
+    from pipeline.store import Store
+    from train.negatives import write_negatives
+
+    print(f"{write_negatives(Store.open(store), seed, _say)} negatives in {store}/negatives")
+
+
 app.add_typer(evaluation)
 
 

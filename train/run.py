@@ -53,6 +53,7 @@ def open_loader(
         masks=masks,
         full_length=model.text.fixed_length,
         cache=data.cache or None,
+        negatives=model.method.negatives,
         seed=seed,
         rank=ranks.rank(),
         world_size=world,

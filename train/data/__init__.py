@@ -11,6 +11,7 @@ from pipeline.store import Store
 from train.data.index import build
 from train.data.loader import Loader, Plan
 from train.data.masks import MaskConfig
+from train.data.rows import NEGATIVE_KINDS, NEGATIVES
 from train.data.selection import Selection
 from train.data.tokens import Tokenize
 
@@ -29,6 +30,7 @@ def open_training_data(
     masks: MaskConfig | None = None,
     full_length: bool = False,
     cache: str | None = None,
+    negatives: int = 0,
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -42,8 +44,9 @@ def open_training_data(
 
     `where` is SQL over the columns of samples, concepts and boxes (see Selection for what each clause drops);
     what it leaves is told to `log`, on rank 0. `batch_size` counts the pairs of one rank. `full_length` is for
-    text towers that read their padding (Text.fixed_length). `cache` is what `macco-prep cache` made. More than
-    `max_broken` unreadable images on one rank end the run; until then each is replaced and counted.
+    text towers that read their padding (Text.fixed_length). `cache` is what `macco-prep cache` made; `negatives`
+    hard negatives of `macco-train negatives` come with each pair. More than `max_broken` unreadable images on
+    one rank end the run; until then each is replaced and counted.
 
     Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
     """
@@ -55,7 +58,14 @@ def open_training_data(
     selection = Selection.of(where, masks, keep)
     if cache is not None:
         ImageCache.open(cache)
-    index = build(Store.open(store_url), selection, log if rank == 0 else lambda line: None)
+    store = Store.open(store_url)
+    if not 0 <= negatives <= len(NEGATIVE_KINDS):
+        raise UserError(f"{negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
+    if negatives and not store.fs.exists(store.path(NEGATIVES)):
+        raise UserError(
+            f"{store_url} has no hard negatives: make them with: macco-train negatives {store_url}"
+        )
+    index = build(store, selection, log if rank == 0 else lambda line: None)
     plan = Plan(
         store_url=store_url,
         cache_url=cache,
@@ -67,6 +77,7 @@ def open_training_data(
         image_size=image_size,
         patch_size=patch_size,
         batch_size=batch_size,
+        negatives=negatives,
         seed=seed,
         rank=rank,
         world_size=world_size,

@@ -1,6 +1,6 @@
 """Batches by worker processes: the same ones for any number of workers, and again after a resume."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.errors import UserError
+from pipeline.store import Store
 from train.batch import Batch, Slots
 from train.data.images import BrokenImageError, cut, decode, draw_crop, read
 from train.data.index import Index
@@ -37,6 +38,7 @@ class Plan:
     image_size: int
     patch_size: int
     batch_size: int
+    negatives: int  # hard negatives per caption
     seed: int
     rank: int
     world_size: int
@@ -91,7 +93,7 @@ class Batches(Dataset[Loaded]):
         """The sample at a position of this rank's part of the epoch, and its number in the index."""
         if self._opened is None:
             plan = self.plan
-            fetch = Fetch(plan.store_url, plan.index, plan.selection, plan.cache_url)
+            fetch = Fetch(plan.store_url, plan.index, plan.selection, plan.cache_url, plan.negatives)
 
             @lru_cache(maxsize=2)
             def order(epoch: int) -> Epoch:
@@ -114,7 +116,7 @@ class Batches(Dataset[Loaded]):
         piece = window.pieces[which]
         return int(self.plan.index.starts[piece + 1] - ends[which] + slot), fetched[slot]
 
-    def _sample(self, epoch: int, position: int, broken: list[str]) -> tuple[str, Any, Any, Any, Any]:
+    def _sample(self, epoch: int, position: int, broken: list[str]) -> tuple[str, Any, Any, Any, Any, Any]:
         plan = self.plan
         for _ in range(TRIES):
             number, sample = self._find(epoch, position)
@@ -131,22 +133,46 @@ class Batches(Dataset[Loaded]):
             tokens = plan.tokenize(sample.caption)
             grid = plan.image_size // plan.patch_size
             text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, plan.masks, random)
-            return sample.id, cut(image, crop, plan.image_size), tokens.ids, text, patch
+            wrong = [None if caption is None else plan.tokenize(caption).ids for caption in sample.negatives]
+            return sample.id, cut(image, crop, plan.image_size), tokens.ids, text, patch, wrong
         raise UserError(
             f"{TRIES} images in a row cannot be read, the last {broken[-1]}: are the shards where they were?"
         )
 
-    def _collate(self, made: list[tuple[str, Any, Any, Any, Any]]) -> Batch:
-        ids, images, tokens, text, patch = zip(*made, strict=True)
-        length = self.plan.tokenize.context if self.plan.full_length else max(map(len, tokens))
-        padded = torch.full((len(made), length), self.plan.tokenize.padding)
-        mask = torch.zeros(len(made), length, dtype=torch.bool)
-        for row, (one, masked) in enumerate(zip(tokens, text, strict=True)):
-            padded[row, : len(one)] = torch.from_numpy(one)
-            mask[row, : len(one)] = torch.from_numpy(masked)
+    def _collate(self, made: list[tuple[str, Any, Any, Any, Any, Any]]) -> Batch:
+        ids, images, tokens, text, patch, wrong = zip(*made, strict=True)
+        padded = self._pad(tokens)
+        mask = torch.zeros_like(padded, dtype=torch.bool)
+        for row, masked in enumerate(text):
+            mask[row, : len(masked)] = torch.from_numpy(masked)
+        negatives = valid = None
+        if self.plan.negatives:
+            exist = [one is not None for of_sample in wrong for one in of_sample]
+            # Where there is none, the caption itself stands, and does not count.
+            flat = [
+                own if one is None else one
+                for own, of_sample in zip(tokens, wrong, strict=True)
+                for one in of_sample
+            ]
+            shape = (len(made), self.plan.negatives)
+            negatives, valid = self._pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
         return Batch(
-            torch.from_numpy(np.stack(images)), padded, mask, torch.from_numpy(np.stack(patch)), list(ids)
+            torch.from_numpy(np.stack(images)),
+            padded,
+            mask,
+            torch.from_numpy(np.stack(patch)),
+            list(ids),
+            negatives,
+            valid,
         )
+
+    def _pad(self, tokens: Sequence[Any]) -> Tensor:
+        """Token ids of captions, [N, L] int64."""
+        length = self.plan.tokenize.context if self.plan.full_length else max(map(len, tokens))
+        padded = torch.full((len(tokens), length), self.plan.tokenize.padding)
+        for row, one in enumerate(tokens):
+            padded[row, : len(one)] = torch.from_numpy(one)
+        return padded
 
 
 class _Places(Sampler[tuple[int, int]]):
@@ -177,8 +203,12 @@ class Loader:
         self.broken_examples: list[str] = []
         self._max_broken = max_broken
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "batch_size": None}
+        # DataLoader draws seeds for its workers, unused here: not from the generator of the training.
+        self._options["generator"] = torch.Generator()
         if workers:
             self._options |= {"prefetch_factor": prefetch, "persistent_workers": True}
+            if not Store(plan.store_url).local:  # threads of remote file systems do not survive a fork
+                self._options["multiprocessing_context"] = "spawn"
         self._stream: Iterator[Loaded] | None = None
 
     @property

@@ -16,6 +16,9 @@ from train.data.masks import Grounded
 from train.data.selection import Selection, quote, scan
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
+# Hard negatives lie in STORE/NEGATIVES/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
+NEGATIVES = "negatives"
+NEGATIVE_KINDS = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
 _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
 
 
@@ -30,13 +33,23 @@ class Sample:
     offset: int | None
     size: int | None
     concepts: list[Grounded]
+    negatives: list[str | None]  # of each kind, as far as asked for
 
 
 class Rows:
     """The selected samples of some pieces: sample k is the k-th, pieces in the order given."""
 
-    def __init__(self, samples: pa.Table, concepts: dict[str, Any], boxes: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        samples: pa.Table,
+        concepts: dict[str, Any],
+        boxes: dict[str, Any],
+        negatives: dict[tuple[int, int], str],
+        kinds: int,
+    ) -> None:
         self._samples = samples
+        self._negatives = negatives
+        self._kinds = kinds
         self._concepts = concepts
         self._boxes = boxes
         slots = np.arange(samples.num_rows + 1)
@@ -47,7 +60,8 @@ class Rows:
     def __getitem__(self, slot: int) -> Sample:
         names = ("id", "caption", "source", "member", "offset", "size")
         values = {name: self._samples[name][slot].as_py() for name in names}
-        return Sample(**values, concepts=self._grounded(slot))
+        negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
+        return Sample(**values, concepts=self._grounded(slot), negatives=negatives)
 
     def _grounded(self, slot: int) -> list[Grounded]:
         first, last = self._box_starts[slot : slot + 2]
@@ -70,8 +84,11 @@ class Rows:
 class Fetch:
     """Reads pieces of a store. Made in the process that uses it."""
 
-    def __init__(self, store_url: str, index: Index, selection: Selection, cache_url: str | None) -> None:
+    def __init__(
+        self, store_url: str, index: Index, selection: Selection, cache_url: str | None, negatives: int
+    ) -> None:
         self._store = Store.open(store_url)
+        self._negatives = negatives
         self._index = index
         self._selection = selection
         self._cache = ImageCache.open(cache_url) if cache_url is not None else None
@@ -114,7 +131,19 @@ class Fetch:
             f"{self._selection.relation('boxes', own, files, store)} "
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
-        return Rows(samples, concepts, boxes)
+        return Rows(samples, concepts, boxes, self._wrong(shards), self._negatives)
+
+    def _wrong(self, shards: Sequence[str]) -> dict[tuple[int, int], str]:
+        """Negative captions by slot and kind."""
+        if not self._negatives:
+            return {}
+        kinds = list(NEGATIVE_KINDS[: self._negatives])
+        found = self._connection.execute(
+            f"SELECT slot, list_position({kinds}, kind) - 1, n.caption "
+            f"FROM {scan(self._store.url, NEGATIVES, sorted(set(shards)))} n JOIN _samples USING (sample_id) "
+            f"WHERE kind IN ({', '.join(map(quote, kinds))})"
+        ).fetchall()
+        return {(slot, kind): caption for slot, kind, caption in found}
 
     def _located(self, shards: Sequence[str]) -> str:
         """SQL of the samples with where their images lie: in the cache, if they are there."""
