@@ -28,6 +28,8 @@ QUANTITIES: Final = _set(
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
     "one two three four five six seven eight nine ten some many most all several few each both none"
 )
+# Verbs of posture that taggers take for nouns, by their lemma: "the bus stands in front of a train".
+POSTURES: Final = _set("stand sit hide lie rest lean hang float wait fly")
 # Nouns that only say where: "a cat on the left", "a cake with candles on top".
 WHERE: Final = _set("top bottom front back left right side sides middle center centre")
 

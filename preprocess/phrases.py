@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
-from preprocess.lexicon import COLOURS, DETERMINERS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES, WHERE
+from preprocess.lexicon import COLOURS, DETERMINERS, HYPHENS, NO_DEGREE, POSTURES, QUANTITIES, SHADES, WHERE
 from preprocess.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.
@@ -54,6 +54,24 @@ def correct_tags(sentence: Sentence) -> None:
             and (pos == "VERB" or word.form in COLOURS)
         ):
             word.dep_ = "amod"  # a sleeping dog, an orange cat
+
+
+def part_verbs(sentence: Sentence) -> None:
+    """In "a tree stands by a lake", "tree stands" is no compound: "a" has no plural, and a preposition follows."""
+    words = sentence.words
+    for word, after in zip(words[1:], words[2:], strict=False):
+        noun = words[word.i - 1]
+        if word.dep_ != "ROOT" or word.pos_ != "NOUN" or noun.dep_ != "compound" or noun.head is not word:
+            continue
+        plural, plural_noun = word.lemma_ != word.form, noun.lemma_ != noun.form
+        if plural and word.kid("nummod"):  # two fruit stands
+            continue
+        articled = any(kid.form in ("a", "an") for kid in word.kids if kid.i < noun.i)
+        if after.pos_ in ("ADP", "ADV") and plural != plural_noun and (articled or word.lemma_ in POSTURES):
+            for kid in [kid for kid in word.kids if kid.i < noun.i]:
+                kid.attach(noun, kid.dep_)
+            noun.dep_, noun.pos_ = "nsubj", "NOUN"
+            word.pos_ = word.pos = "VERB"
 
 
 def see_through_quantities(sentence: Sentence) -> None:

@@ -14,6 +14,7 @@ from preprocess.words import Sentence
 REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     phrases.join_hyphens,
     phrases.correct_tags,
+    phrases.part_verbs,
     clauses.join_prepositions,
     clauses.stack_prepositions,
     phrases.see_through_quantities,
