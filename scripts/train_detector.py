@@ -1,7 +1,8 @@
-"""Train the embedded detector: `python scripts/train_detector.py OUT [--steps 3000] [--seed 0]`.
+"""Train the embedded detector: `python scripts/train_detector.py OUT [--steps 3000] [--seed 0] [--start DIR]`.
 
 A small MMGroundingDino (transformers' own class loads the result) for the demo corpus: 128 px scenes, short
-phrases. Runs on one CPU thread, scenes are drawn anew for each step. `--evaluate N` only scores what is in OUT.
+phrases. Runs on one CPU thread, scenes are drawn anew for each step. `--evaluate N` only scores what is in OUT;
+`--start DIR` trains what is in DIR further, with a new warm-up and decay (give another seed, for other scenes).
 
 Three things make a model this small learn at all: logits that start low (the class does that), a one-to-many
 loss on the encoder's proposals, and fusion between image and text that starts at 0.1 instead of 1e-4.
@@ -94,6 +95,17 @@ def new_model(words: int) -> Any:
     return model
 
 
+def share_plurals(model: Any, tokenizer: BertTokenizerFast) -> None:
+    """Let plurals, which are rare, begin as what is known of their singulars."""
+    words = model.model.text_backbone.get_input_embeddings()
+    names = [pair for noun in NOUNS.values() for pair in noun.names]
+    one, many = (
+        tokenizer.convert_tokens_to_ids([pair[number].split()[-1] for pair in names]) for number in (0, 1)
+    )
+    with torch.no_grad():
+        words.weight[many] = words.weight[one]
+
+
 def phrases_for(scene: Scene, rng: random.Random) -> list[str]:
     """What captions may call the things, and phrases that are close but true of nothing."""
     said = []
@@ -101,7 +113,7 @@ def phrases_for(scene: Scene, rng: random.Random) -> list[str]:
         names = ((FRAME, FRAME + "s"),) if thing.noun == FRAME else NOUNS[thing.noun].names
         others = [other for other in scene.things if other is not thing]
         for _ in range(rng.choice((1, 2, 3, 4))):
-            name = rng.choice(names)[(len(thing.boxes) > 1) != (rng.random() < 0.05)]
+            name = rng.choice(names)[(len(thing.boxes) > 1) != (rng.random() < 0.25)]
             colour, size = thing.colour, thing.size
             wrong = rng.random()
             if wrong < 0.12:
@@ -131,10 +143,12 @@ class Scenes(IterableDataset[Example]):
         index = 0
         while True:
             scene, rng = make("test" if index % 4 == 0 else "train", self.seed, index)
+            index += 1
+            if all(len(thing.boxes) == 1 for thing in scene.things) and rng.random() < 0.5:
+                continue  # groups are harder to tell apart: show them more often
             phrases = phrases_for(scene, rng)
             pixels = torch.from_numpy(np.array(scene.draw())).permute(2, 0, 1)
             yield pixels, phrases, [matching(scene, phrase) for phrase in phrases]
-            index += 1
 
 
 Target = tuple[Tensor, Tensor]  # boxes [N, 4] cx, cy, w, h in 0..1; their tokens [N, T] bool
@@ -251,7 +265,7 @@ def loss_of(model: Any, examples: list[Example], packer: Packer) -> Tensor:
     return loss
 
 
-def train(out: Path, steps: int, seed: int) -> None:
+def train(out: Path, steps: int, seed: int, rate: float, start_from: Path | None) -> None:
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     words = vocabulary()
@@ -259,17 +273,23 @@ def train(out: Path, steps: int, seed: int) -> None:
     tokenizer = BertTokenizerFast(str(out / "vocab.txt"), do_lower_case=True, model_max_length=256)
     tokenizer.save_pretrained(out)
     GroundingDinoImageProcessor(size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE}).save_pretrained(out)
-    packer, model = Packer(tokenizer, 256), new_model(len(words)).train()
+    model = (
+        AutoModelForZeroShotObjectDetection.from_pretrained(start_from)
+        if start_from
+        else new_model(len(words))
+    )
+    packer, model = Packer(tokenizer, 256), model.float().train()
+    share_plurals(model, tokenizer)
     print(
         f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(words)} words", flush=True
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     loader = DataLoader(Scenes(TRAINING_SEED + seed), batch_size=BATCH, num_workers=1, collate_fn=list)
     start, losses = time.monotonic(), []
     for step, examples in enumerate(islice(loader, steps)):
         for group in optimizer.param_groups:
             group["lr"] = (
-                RATE * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+                rate * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
             )
         loss = loss_of(model, examples, packer)
         optimizer.zero_grad()
@@ -337,6 +357,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=RATE, help="highest learning rate")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="weights to train further")
     parser.add_argument(
         "--evaluate", type=int, metavar="N", default=0, help="only score N images of each split"
     )
@@ -344,7 +366,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.evaluate:
-        train(options.out, options.steps, options.seed)
+        train(options.out, options.steps, options.seed, options.rate, options.start)
     evaluate(options.out, options.evaluate or 500, 1, options.threshold)
 
 
