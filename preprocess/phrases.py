@@ -59,7 +59,7 @@ def correct_tags(sentence: Sentence) -> None:
 def part_verbs(sentence: Sentence) -> None:
     """In "a tree stands by a lake", "tree stands" is no compound: "a" has no plural, and a preposition follows."""
     words = sentence.words
-    for word, after in zip(words[1:], words[2:], strict=False):
+    for word, after in pairwise(words[1:]):
         noun = words[word.i - 1]
         if word.dep_ != "ROOT" or word.pos_ != "NOUN" or noun.dep_ != "compound" or noun.head is not word:
             continue
