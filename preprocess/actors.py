@@ -85,7 +85,8 @@ def start_actors(store_url: str, config: ExtractConfig, run: RunConfig, shards: 
         try:
             ray.init(address=run.ray_address, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at {run.ray_address}: {error}") from error
+            hint = "a cluster with token authentication wants RAY_AUTH_MODE=token in the environment"
+            raise UserError(f"no Ray cluster answers at {run.ray_address}: {error} ({hint})") from error
         have_gpus = float(ray.cluster_resources().get("GPU", 0)) if wants_gpu else 0.0
     gpus = run.gpus_per_actor if run.gpus_per_actor is not None else (1.0 if have_gpus else 0.0)
     if gpus > have_gpus:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.Image import Resampling, Transpose
+from PIL.Image import Transpose
 
 MAX_SIDE: Final = 30_000  # pixels; JPEG itself ends at 65,535
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -95,15 +95,6 @@ def decode(
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
             status = "image_truncated" if cut else "image_corrupt"
             raise ImageError(status, f"{type(error).__name__}: {error}") from error
-
-
-def dhash(image: Image.Image) -> int:
-    """Return the 64-bit difference hash: bit 63 - (8 row + column) says "brighter to the right".
-
-    The same as `imagehash.dhash`, so that hashes of other tools can be compared.
-    """
-    small = np.asarray(image.convert("L").resize((9, 8), Resampling.LANCZOS))
-    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:

@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.concept import Concept
+from pipeline.dhash import dhash
 from pipeline.schema import OBJECT, OK, TABLES, sample_id
-from preprocess.images import Decoded, dhash
+from preprocess.images import Decoded
 from preprocess.sources import Item
 
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores

@@ -20,7 +20,6 @@ from pipeline.dhash import dhash
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
 from pipeline.store import Store
-from preprocess import images as preprocess_images
 from tests.rows import record, tables
 from train.evaluation.audit import audit, stored_images
 from train.evaluation.benchmarks import BENCHMARKS
@@ -381,11 +380,6 @@ def test_names_of_benchmarks() -> None:
     assert set(BENCHMARKS) < set(expand(["all"]))
     with pytest.raises(UserError, match="no benchmark is called"):
         expand(["colla"])
-
-
-def test_both_stages_hash_alike() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8))
-    assert dhash(picture) == preprocess_images.dhash(picture)
 
 
 def test_audit_finds_by_name_and_by_content(data: Places, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.images import ImageError, decode, dhash
+from pipeline.dhash import dhash
+from preprocess.images import ImageError, decode
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
