@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.errors import UserError
+from pipeline.store import Store
 from tests.drawn import drawn_store
 from train import checkpoint
 from train.cli import app
@@ -24,6 +25,7 @@ from train.config import PRESETS, dump, parse, preset, preset_names, read, requi
 from train.evaluation.loading import load_clip
 from train.export import export_open_clip
 from train.metrics import read as read_metrics
+from train.negatives import write_negatives
 from train.product import export_run, trained_clip
 from train.report import write_report
 from train.run import train
@@ -167,6 +169,17 @@ def test_each_preset_moves_the_right_parameters(name, small, tmp_path):
     assert {n for n in losses if n in read_metrics(tmp_path)[0]} == {
         n for n in losses if getattr(config.method, n)
     }
+
+
+def test_hard_negatives_and_their_margins_go_on_bit_equal(small, store, tmp_path):
+    write_negatives(Store.open(store), 0, quiet)
+    config = small("steps=3", presets=["ceclip-macco"])
+    assert train(config, tmp_path / "whole", never, quiet)
+    assert not train(config, tmp_path / "cut", after(2), quiet)
+    assert train(config, tmp_path / "cut", never, quiet)
+    assert equal(state(tmp_path / "cut"), state(tmp_path / "whole"))
+    assert state(tmp_path / "cut")["model"]["margin"].any()
+    assert {"imc", "cmr"} <= set(read_metrics(tmp_path / "cut")[0])
 
 
 # A large eps makes AdamW's steps as smooth as the gradients: rounding stays rounding.

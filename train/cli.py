@@ -50,11 +50,12 @@ def run(
     ),
 ) -> None:
     """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
+    from train import checkpoint
     from train.processes import asked_to_stop
     from train.run import CONFIG, train
 
-    begun = out / CONFIG
-    resolved = _resolved(preset, config, assignments, store, where, begun if begun.is_file() else None)
+    begun = out / CONFIG if checkpoint.path(out, checkpoint.LATEST).is_file() else None
+    resolved = _resolved(preset, config, assignments, store, where, begun)
     with asked_to_stop() as stop:
         complete = train(resolved, out, stop, _say)
     if not complete:

@@ -77,7 +77,7 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
-        if (run / CONFIG).is_file():
+        if checkpoint.path(run, checkpoint.LATEST).is_file():
             require_same(resolve(read(run / CONFIG)), config, run)
         start = load_start(config.model, config.seed)
         training = Training(config, start.model, device)
