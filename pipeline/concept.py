@@ -1,18 +1,16 @@
 """One concept of one caption, before it has a store to live in."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Characters [start, end) of a caption, in code points."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Concept:
+class Concept(NamedTuple):
     """An object, attribute or relation of a caption.
 
     `subject`, `object` and `owner` are places in the list of the caption's concepts. `spans` are in

@@ -1,9 +1,13 @@
 """Scene graphs: captions in, concepts with exact spans out."""
 
-from collections.abc import Sequence
+import copy
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sng_parser
+import sng_parser.backends.spacy_parser as library
 from spacy.language import Language
 from spacy.tokens import Doc
 
@@ -33,16 +37,19 @@ class SceneGraphs:
         parser = sng_parser.Parser("spacy", model="blank:en")
         parser.unwrapped.nlp = lambda sentence: sentence  # it is handed parsed sentences
         self.rules = parser.unwrapped.parse
+        # The rules copy their relations deeply: flat dicts, so that a shallow copy is as good, at a tenth of the time.
+        library.deepcopy = copy.copy
 
     def parse(self, captions: Sequence[str]) -> list[list[Concept]]:
         """The concepts of each caption; equal captions are parsed once."""
         unique = list(dict.fromkeys(captions))
         texts = [readable(caption[: self.nlp.max_length]) for caption in unique]
         docs = self.nlp.pipe(texts, batch_size=256)
-        graphs = {
-            caption: self.concepts(doc, caption, None if text == caption else places(caption))
-            for caption, text, doc in zip(unique, texts, docs, strict=True)
-        }
+        with _no_collection():
+            graphs = {
+                caption: self.concepts(doc, caption, None if text == caption else places(caption))
+                for caption, text, doc in zip(unique, texts, docs, strict=True)
+            }
         return [graphs[caption] for caption in captions]
 
     def concepts(self, doc: Doc, caption: str, place: Sequence[int] | None = None) -> list[Concept]:
@@ -58,6 +65,18 @@ class SceneGraphs:
         concepts = _Reader(sentence, self.rules(sentence), self.repaired).concepts()
         sentence.dissolve()
         return concepts
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause Python's search for dead circles: many small objects live and die here, and none in a circle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def readable(caption: str) -> str:

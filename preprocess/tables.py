@@ -1,6 +1,5 @@
-"""The rows of one shard, gathered by column and handed over as Arrow tables."""
+"""The rows of one shard, gathered as tuples and handed over as Arrow tables."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ from preprocess.sources import Item
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores
 Found = dict[str, Boxes]  # of one image, by phrase
 
+_CONSTANT = ("dataset", "shard")
+
 
 @dataclass
 class Row:
@@ -31,12 +32,12 @@ class Row:
 
 
 class ShardTables:
-    """Builds the three tables of one shard."""
+    """Builds the three tables of one shard. Tuples are in the order of the schema, without the constants."""
 
     def __init__(self, dataset: str, shard: str) -> None:
         self.dataset = dataset
         self.shard = shard
-        self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in TABLES}
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
 
     def add(
         self,
@@ -48,84 +49,52 @@ class ShardTables:
     ) -> None:
         """Add one image: all its rows, and the graphs of those that are ok, in the same order."""
         remaining = iter(graphs)
-        picture = (image.width, image.height, dhash(image.image)) if image is not None else (None, None, None)
+        size = (None, None) if image is None else (image.width, image.height)
+        code = None if image is None else dhash(image.image)
         for row in rows:
             name = sample_id(self.dataset, self.shard, item.key, row.caption_id)
-            self._append(
-                "samples",
-                item,
-                row,
-                sample_id=name,
-                row=row.number,
-                caption=row.caption,
-                **dict(zip(("width", "height", "dhash"), picture, strict=True)),
-                source=item.source,
-                member=item.member,
-                offset=item.offset,
-                size=item.size,
-                status=row.status,
-                error=row.error,
-            )
+            ids = (name, item.key, row.caption_id)
+            place = (item.source, item.member, item.offset, item.size, code)
+            sample = (*ids, row.number, row.caption, *size, *place, row.status, row.error)
+            self._rows["samples"].append(sample)
             if row.status == OK:
-                self._add_graph(item, row, name, next(remaining), found)
+                self._add_graph(ids, row.caption or "", next(remaining), found)
 
-    def _add_graph(self, item: Item, row: Row, name: str, graph: Sequence[Concept], found: Found) -> None:
-        def reference(place: int | None) -> str | None:
-            return None if place is None else f"{name}/{place}"
-
-        caption = row.caption or ""
-        for place, concept in enumerate(graph):
-            for part, span in enumerate(concept.spans):
-                self._append(
-                    "concepts",
-                    item,
-                    row,
-                    concept_id=f"{name}/{place}",
-                    sample_id=name,
-                    kind=concept.kind,
-                    part=part,
-                    text=caption[span.start : span.end],
-                    lemma=concept.lemma,
-                    start=span.start,
-                    end=span.end,
-                    head=caption[concept.head.start : concept.head.end],
-                    head_start=concept.head.start,
-                    head_end=concept.head.end,
-                    pos=concept.pos,
-                    subject_id=reference(concept.subject),
-                    object_id=reference(concept.object),
-                    owner_id=reference(concept.owner),
-                    phrase=concept.phrase,
-                )
-            if concept.kind == OBJECT and concept.phrase in found:
-                boxes, scores = found[concept.phrase]
+    def _add_graph(
+        self, ids: tuple[str, str, int], caption: str, graph: Sequence[Concept], found: Found
+    ) -> None:
+        names = [f"{ids[0]}/{place}" for place in range(len(graph))]
+        add, add_box = self._rows["concepts"].append, self._rows["boxes"].append
+        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner) in zip(
+            names, graph, strict=True
+        ):
+            head = (caption[first:last], first, last, pos)
+            ends = (
+                None if subject is None else names[subject],
+                None if object_ is None else names[object_],
+                None if owner is None else names[owner],
+            )
+            for part, (start, end) in enumerate(spans):
+                add((name, *ids, kind, part, caption[start:end], lemma, start, end, *head, *ends, phrase))
+            if kind == OBJECT and phrase in found:
+                boxes, scores = found[phrase]
                 for box, score in zip(boxes.tolist(), scores.tolist(), strict=True):
-                    corners = dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))
-                    self._append(
-                        "boxes",
-                        item,
-                        row,
-                        concept_id=f"{name}/{place}",
-                        sample_id=name,
-                        **corners,
-                        score=score,
-                    )
-
-    def _append(self, table: str, item: Item, place: Row, /, **values: Any) -> None:
-        columns = self._columns[table]
-        columns["key"].append(item.key)
-        columns["caption_id"].append(place.caption_id)
-        for column, value in values.items():
-            columns[column].append(value)
+                    add_box((name, *ids, *box, score))
 
     def finish(self) -> dict[str, pa.Table]:
         """Return the tables, with the schemas of pipeline.schema."""
         tables = {}
         for name, schema in TABLES.items():
-            columns = self._columns[name]
-            count = len(columns["key"])
-            constant = {"dataset": [self.dataset] * count, "shard": [self.shard] * count}
-            tables[name] = pa.table(
-                {field.name: constant.get(field.name, columns[field.name]) for field in schema}, schema
-            )
+            rows = self._rows[name]
+            constant = {
+                "dataset": pa.repeat(self.dataset, len(rows)),
+                "shard": pa.repeat(self.shard, len(rows)),
+            }
+            fields = [field for field in schema if field.name not in _CONSTANT]
+            columns = zip(*rows, strict=True) if rows else [()] * len(fields)
+            arrays = {
+                field.name: pa.array(column, field.type)
+                for field, column in zip(fields, columns, strict=True)
+            }
+            tables[name] = pa.table({**arrays, **constant}).select(schema.names).cast(schema)
         return tables

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipeline.concept import Concept, Span
 from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
@@ -96,8 +96,8 @@ class Caption:
         span = self.add(word)
         phrase = f"{word} {self.objects[owner].phrase}"
         self.attributes.append(Concept(ATTRIBUTE, (span,), word, span, "ADJ", phrase, owner=owner))
-        self.attributes = [replace(a, phrase=phrase) if a.owner == owner else a for a in self.attributes]
-        self.objects[owner] = replace(self.objects[owner], phrase=phrase)
+        self.attributes = [a._replace(phrase=phrase) if a.owner == owner else a for a in self.attributes]
+        self.objects[owner] = self.objects[owner]._replace(phrase=phrase)
 
     def relate(
         self, relation: str, rng: random.Random, verb: tuple[str, str] | None = None
@@ -128,7 +128,7 @@ class Caption:
                 None if end is None else place[end]
                 for end in (concept.subject, concept.object, concept.owner)
             )
-            return replace(concept, subject=subject, object=object_, owner=owner)
+            return concept._replace(subject=subject, object=object_, owner=owner)
 
         by_place = sorted(self.attributes, key=lambda c: c.spans[0].start)
         relations = sorted(self.relations, key=lambda c: c.spans[0].start)
