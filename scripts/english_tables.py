@@ -70,13 +70,29 @@ def add_rules(nlp: Language) -> None:
 
 
 def lemma_tables() -> Lookups:
-    """Rules, exceptions and index of spacy-lookups-data, with more exceptions where the rules would choose badly."""
+    """Rules, exceptions and index of spacy-lookups-data.
+
+    Where the rules find several lemmas of a form, the wrong ones leave the index: the lemmatizer takes what its
+    last rule finds, and an exception does not help against a lemma that the rules find too.
+    """
     rules, exceptions, index = (table(f"lemma_{name}") for name in ("rules", "exc", "index"))
     for pos in ("verb", "noun"):
-        chosen = ambiguous(rules[pos], frozenset(index[pos]))
-        exceptions[pos] = (
-            chosen | exceptions[pos] | {form: [lemma] for form, lemma in CORRECTIONS[pos].items()}
-        )
+        exceptions[pos] = {
+            form: [lemma for lemma in lemmas if lemma.islower() and "_" not in lemma] or [form]
+            for form, lemmas in exceptions[pos].items()
+        } | {form: [form] for form in UNCHANGED if pos == "noun"}
+        wrong: set[str] = set()
+        right: set[str] = set()
+        found = lemmas_of(rules[pos], frozenset(index[pos]))
+        for form, candidates in found.items():
+            if len(candidates) > 1:
+                right.add(CORRECTIONS.get(form) or exceptions[pos].get(form, candidates)[0])
+                wrong.update(candidates)
+        wrong -= right
+        index[pos] = [word for word in index[pos] if word not in wrong]
+        for form, candidates in found.items():
+            if len(candidates) == 1 and candidates[0] in wrong:
+                exceptions[pos].setdefault(form, candidates)
     lookups = Lookups()
     lookups.add_table("lemma_rules", rules)
     lookups.add_table("lemma_exc", {**exceptions, "aux": AUXILIARIES})
@@ -84,22 +100,16 @@ def lemma_tables() -> Lookups:
     return lookups
 
 
-def ambiguous(rules: list[list[str]], index: frozenset[str]) -> dict[str, list[str]]:
-    """The lemma of each form of which the rules find several: "riding" is of "ride", not of "rid"."""
+def lemmas_of(rules: list[list[str]], index: frozenset[str]) -> dict[str, list[str]]:
+    """The lemmas that the rules find for a form, likely ones first: "riding" is of "ride", not of "rid"."""
     frequency = table("lexeme_prob")
     found = {}
     for form in frequency:
         if not (form.isalpha() and form.islower() and form.endswith(("s", "ed", "ing"))):
             continue
-        candidates = list(
-            dict.fromkeys(
-                form.removesuffix(old) + new
-                for old, new in rules
-                if form.endswith(old) and form.removesuffix(old) + new in index
-            )
-        )
-        if len(candidates) > 1:
-            found[form] = [max(candidates, key=lambda lemma: _likelihood(form, lemma, frequency))]
+        candidates = {form.removesuffix(old) + new for old, new in rules if form.endswith(old)} & index
+        if candidates:
+            found[form] = sorted(candidates, key=lambda lemma: (-_likelihood(form, lemma, frequency), lemma))
     return found
 
 
@@ -111,10 +121,9 @@ def _likelihood(form: str, lemma: str, frequency: dict[str, float]) -> float:
     return frequency.get(lemma, -30.0) - 20.0 * bool(doubles or needs_no_e) - 5.0 * same_s
 
 
-CORRECTIONS = {
-    "verb": {"bathing": "bathe", "bathed": "bathe", "bathes": "bathe"},
-    "noun": {"lenses": "lens", "masses": "mass", "skis": "ski", "pants": "pants", "jeans": "jeans"},
-}
+CORRECTIONS = {"bathing": "bathe", "bathed": "bathe", "lenses": "lens", "masses": "mass"}
+# Plural nouns that name one thing, or have no singular in use.
+UNCHANGED = ["people", "graffiti", "pants", "jeans", "shorts", "sunglasses", "scissors", "goggles", "woods"]
 AUXILIARIES: dict[str, Any] = {
     **{form: ["be"] for form in BE if form != "be"},
     **{form: ["have"] for form in ("has", "had", "having", "'ve")},

@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import spacy
@@ -196,9 +197,12 @@ def scores(nlp: Language, gold: list[Doc]) -> dict[str, float]:
 
 
 def save(nlp: Language, out: Path) -> None:
-    """Write the pipeline; of the string table only what is no lemma or word of the training text is kept."""
-    nlp.meta |= {"name": "caption", "version": "1.0.0", "license": "CC BY-SA 4.0"}
+    """Write the pipeline and WordNet's notice; words and lemmas need no place in the string table."""
+    facts = {"name": "caption", "version": "1.0.0", "license": "CC BY-SA 4.0", "spacy_version": ">=3.8,<3.9"}
+    nlp.meta |= facts
     nlp.to_disk(out)
+    notice = files("spacy_lookups_data") / "data" / "en_license.txt"
+    (out / "LICENSE.wordnet.txt").write_text(notice.read_text(encoding="utf8"), encoding="utf8")
     strings = {label for name in ("tagger", "parser") for label in nlp.get_pipe(name).labels}
     strings |= {"aux", "ROOT", "dep", "", *(string for string in spacy.blank("en").vocab.strings)}
     (out / "vocab" / "strings.json").write_text(
