@@ -12,6 +12,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.files import put_file
+from pipeline.store import Store
 from train import checkpoint, ranks
 from train.batch import Batch
 from train.config import DataConfig, TrainConfig, dump, read, require_same, resolve
@@ -35,8 +36,6 @@ def open_loader(
 ) -> Loader:
     """The loader of a data set for a model's sizes."""
     world = ranks.world()
-    if not data.store:
-        raise UserError("no store to train on: give --store STORE")
     if data.batch_size % world:
         raise UserError(f"data.batch_size {data.batch_size} is no multiple of the {world} ranks")
     (rows, columns), patch = model.image.grid, model.image.patch
@@ -74,6 +73,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         UserError: `run` was begun with other settings, or a loss is not finite (see Window).
     """
     device = choose_device(config.device)
+    if not config.data.store:
+        raise UserError("no store to train on: give --store STORE")
+    Store.open(config.data.store)  # before any weights are fetched
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
