@@ -1,5 +1,6 @@
 """macco-prep: the commands of stage 1. Each imports what it needs when it runs, so that --help is quick."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -271,6 +272,8 @@ for _command in (status, stats, sql, score, view, compact, export):
 
 def main() -> None:
     """Entry point of the console script macco-prep."""
+    # spaCy's matrix products are small: more threads than one only get in each other's way.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     run_app(app, "macco-prep")
 
 
