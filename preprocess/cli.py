@@ -11,14 +11,18 @@ import typer
 from pipeline.console import run as run_app
 from pipeline.errors import UserError
 from preprocess.config import ExtractConfig
-from preprocess.store_commands import Out, StorePath, compact, export, score, show, sql, stats, status, view
-
-app = typer.Typer(
-    help="Image-caption shards in, a concept store out; then SQL over it.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
+from preprocess.store_commands import (
+    Out,
+    StorePath,
+    cache,
+    compact,
+    export,
+    score,
+    show,
+    sql,
+    stats,
+    status,
+    view,
 )
 
 _DEFAULT = ExtractConfig()
@@ -266,7 +270,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
-for _command in (status, stats, sql, score, view, compact, export):
+for _command in (status, stats, sql, score, view, cache, compact, export):
     app.command()(_command)
 
 

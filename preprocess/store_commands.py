@@ -1,6 +1,7 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,6 +106,19 @@ def compact(
     from pipeline.store import Store
 
     merge(Store.open(path), out, rows_per_file)
+
+
+def cache(
+    path: StorePath,
+    out: Annotated[str, typer.Option("--out", help="The cache: a folder or any fsspec URL.")],
+    short_side: Annotated[int, typer.Option(help="Pixels of the short side.")] = 256,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
+) -> None:
+    """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
+    from preprocess.cache import write_cache
+
+    write_cache(path, out, short_side=short_side, quality=quality, workers=workers or os.cpu_count() or 1)
 
 
 def export(

@@ -93,6 +93,7 @@ def test_questions(run: Run, store: Store, tmp_path: Path) -> None:
         run("sql", str(tmp_path / "small"), "SELECT count(*) AS n FROM samples", "--format", "csv")[1]
         == "n\n120\n"
     )
+    assert "24 images" in run("cache", store.url, "--out", str(tmp_path / "cache"), "--workers", "1")[1]
     assert run("export", store.url, "--out", str(tmp_path / "c.json"))[0] == 0
     assert run("export", store.url, "--out", str(tmp_path / "c"), "--format", "yolo")[0] == 2
 
