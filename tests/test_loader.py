@@ -2,9 +2,11 @@
 
 import math
 import os
+import pickle
 from itertools import islice
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import open_clip
 import pyarrow as pa
@@ -16,6 +18,7 @@ from pipeline.store import Store
 from preprocess.cache import write_cache
 from tests.drawn import drawn_store, jpeg, record, rows, tar
 from train.data import MaskConfig, open_training_data
+from train.data.loader import Batches
 from train.data.shuffle import Epoch
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
@@ -155,7 +158,7 @@ def test_each_clause_drops_what_it_names(store, where, samples, words, boxes):
 def test_what_each_clause_leaves_is_told(store):
     lines = []
     load(store, where="row < 10 and score > 0.7 and kind <> 'object'", log=lines.append)
-    assert [line.split("leaves ")[1] for line in lines if "leaves" in line] == ["60", "30", "90", "120", "60"]
+    assert [line.split("leaves ")[1] for line in lines if "leaves" in line] == ["60", "30", "90", "60", "30"]
 
 
 def test_samples_without_concepts_stay_unless_asked_otherwise(store):
@@ -264,6 +267,25 @@ def test_shards_of_a_compacted_store(tmp_path):
     url = drawn_store(tmp_path)
     small = compact(Store.open(url), str(tmp_path / "compact"))
     assert all_equal(list(load(url)), list(load(small.url)))
+
+
+def test_a_store_at_a_url(store):
+    fsspec.filesystem("memory").put(store, "/remote-store", recursive=True)
+    assert all_equal(list(load(store)), list(load("memory://remote-store")))
+
+
+def test_workers_may_be_spawned(store):
+    loader = load(store)
+    copy = pickle.loads(pickle.dumps(Batches(loader.plan)))
+    assert equal(copy[0, 0].batch, next(iter(loader)))
+
+
+def test_the_trainings_random_numbers_are_left_alone(store):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    next(iter(load(store)))
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_failed_rows_and_uncommitted_shards_are_not_shown(tmp_path):
