@@ -25,6 +25,14 @@ from preprocess.store_commands import (
     view,
 )
 
+app = typer.Typer(
+    help="Image-caption shards in, a concept store out; then SQL over it.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
 _DEFAULT = ExtractConfig()
 ParserName = Annotated[
     str,
