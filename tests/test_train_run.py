@@ -258,7 +258,8 @@ def test_the_report_is_one_page_with_curves_and_reconstructions(whole):
     page = (whole / "report.html").read_text()
     assert page.count("<polyline") >= 8
     assert page.count("<img") == 18
-    assert "<mark>red</mark>" in page
+    assert re.search(r"<figcaption>a <mark>red</mark> <small>.*</small> dog is <mark>sitting</mark>", page)
+    assert re.search(r"</small> sofa \.<br>", page)
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
 
 

@@ -59,27 +59,26 @@ def reconstruct(run: Path, config: TrainConfig, count: int) -> list[Example]:
         painted = _images(model, _put(pixels, rebuilt, batch, model.image.patch))
     grey = torch.zeros(int(batch.patch_mask.sum()), 3 * model.image.patch[0] * model.image.patch[1])
     images, masked = (_images(model, x) for x in (pixels, _put(pixels, grey, batch, model.image.patch)))
-    words = _words(batch, likeliest, start.tokenizer)
+    words = _words(batch, model.text.valid(batch.tokens), likeliest, start.tokenizer)
     return [
         Example(batch.ids[i], words[i], images[i], masked[i], None if painted is None else painted[i])
         for i in range(count)
     ]
 
 
-def _words(batch: Batch, likeliest: list[list[int]], tokenizer: Any) -> list[list[tuple[str, list[str]]]]:
+def _words(
+    batch: Batch, valid: Tensor, likeliest: list[list[int]], tokenizer: Any
+) -> list[list[tuple[str, list[str]]]]:
     decode = getattr(tokenizer, "tokenizer", tokenizer).decode
     guesses = iter(likeliest)
     captions = []
-    for tokens, mask in zip(batch.tokens.tolist(), batch.text_mask.tolist(), strict=True):
-        end = max([i for i, token in enumerate(tokens) if token != tokens[-1]], default=-1) + 1
-        shown = [
-            (
-                decode([token]).strip(),
-                [decode([guess]).strip() for guess in next(guesses, [])] if masked else [],
-            )
-            for token, masked in zip(tokens, mask, strict=True)
+    for row in zip(batch.tokens.tolist(), batch.text_mask.tolist(), valid.tolist(), strict=True):
+        words = [
+            (decode([token]).strip(), [decode([guess]).strip() for guess in next(guesses)] if shown else [])
+            for token, shown, inside in ((t, m and bool(likeliest), v) for t, m, v in zip(*row, strict=True))
+            if inside
         ]
-        captions.append(shown[: end + 1])
+        captions.append([word for word in words if not word[0].startswith("<")])  # start and end
     return captions
 
 
