@@ -73,7 +73,7 @@ def score(
     result = compare(Store.open(path), truth, threshold, iou)
     rows = {
         name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
-        | {"true": value.true}
+        | {"of": value.true}
         for name, value in result.items()
     }
     show(rows, as_json)

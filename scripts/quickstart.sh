@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${1:-quickstart}
 export HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
-rm -rf "$out"
+[ "${KEEP:-}" ] || rm -rf "$out"
 mkdir -p "$out"
 
 say() { printf '\n== %s\n' "$*"; }
@@ -23,6 +23,6 @@ macco-prep stats "$out/store"
 macco-prep sql "$out/store" "
     SELECT s.lemma AS subject, r.lemma AS relation, o.lemma AS object, count(*) AS captions
     FROM concepts r JOIN concepts s ON s.concept_id = r.subject_id JOIN concepts o ON o.concept_id = r.object_id
-    WHERE r.kind = 'relation' AND r.part = 0 GROUP BY ALL ORDER BY captions DESC, ALL LIMIT 8"
+    WHERE r.kind = 'relation' AND r.part = 0 GROUP BY ALL ORDER BY captions DESC, 1, 2, 3 LIMIT 8"
 macco-prep view "$out/store" --out "$out/view.html" --limit 24
 say "look at $out/view.html"

@@ -67,7 +67,10 @@ def test_tsv_out_and_in_again(store: Store, tmp_path: Path) -> None:
         "WHERE kind = 'attribute' ORDER BY ALL"
     )
     assert imported.execute(words).fetchall() == original.execute(words).fetchall()
-    text = 'SELECT count(*) FROM concepts c JOIN samples s USING (sample_id) WHERE substr(caption, start + 1, "end" - start) <> text'
+    text = (
+        "SELECT count(*) FROM concepts c JOIN samples s USING (sample_id) "
+        'WHERE substr(caption, start + 1, "end" - start) <> text'
+    )
     assert imported.execute(text).fetchall() == [(0,)]
     grounded = "SELECT count(DISTINCT concept_id) FROM concept_boxes WHERE kind = 'relation'"
     assert imported.execute(grounded).fetchall()[0][0] > 0
