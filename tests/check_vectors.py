@@ -2,13 +2,14 @@
 
     python tests/check_vectors.py FILE...
 
-Every size is read from the file's weights and metadata. Exit code 1 where any relative error exceeds 1e-5.
+Every size is read from the file's weights and metadata. Exit code 1 where any relative error exceeds 1e-5, or
+1e-6 in a file of attention congruence.
 """
 
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from train.batch import Batch
 from train.importing import import_clip, import_training
+from train.losses.congruence import Attention, congruence
 from train.model import Macco, Method
 
-TOLERANCE = 1e-5
+TOLERANCE, CONGRUENCE_TOLERANCE = 1e-5, 1e-6
+NOTHING = 1e-9  # a divergence of one-token captions is 0 but for rounding: smaller sizes are not divided by
 LOSSES = {
     "contrast": "contrast_loss",
     "mir": "intra_modal_contrast_loss",
@@ -36,6 +39,7 @@ class Row:
     name: str
     expected: float  # the value, or for an array its largest magnitude
     error: float  # relative
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,18 @@ class Vectors:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
-def relative(name: str, found: Tensor, expected: Tensor) -> Row:
-    """Largest difference over the largest magnitude expected."""
+def relative(name: str, found: Tensor, expected: Tensor, least: float = 0.0) -> Row:
+    """Largest difference over the largest magnitude expected, or over `least` where that is more."""
     found, expected = found.detach().double(), expected.double()
     if found.shape != expected.shape:
         raise SystemExit(f"{name}: shape {tuple(found.shape)} where the file has {tuple(expected.shape)}")
     size = expected.abs().max().item() if expected.numel() else 0.0
     gap = (found - expected).abs().max().item() if expected.numel() else 0.0
-    return Row(name, expected.item() if expected.numel() == 1 else size, gap / size if size else gap)
+    return Row(
+        name,
+        expected.item() if expected.numel() == 1 else size,
+        gap / max(size, least) if size or least else gap,
+    )
 
 
 def build(vectors: Vectors) -> Macco:
@@ -142,10 +150,47 @@ def macco(vectors: Vectors) -> list[Row]:
     return rows
 
 
+def cacr(vectors: Vectors) -> list[Row]:
+    """Each sample's losses and gradients of a cacr file, all its samples as one padded batch."""
+    samples = [name.removesuffix(".logits") for name in vectors.tensors if name.endswith(".logits")]
+    lengths = torch.stack([vectors.tensors[f"{s}.lengths"] for s in samples])
+    text, image = (torch.arange(int(n.max())) < n[:, None] for n in lengths.unbind(1))
+    places = torch.cat([text, image], 1)
+    logits = []
+    for sample, place in zip(samples, places, strict=True):
+        own = vectors.tensors[f"{sample}.logits"].double()
+        # What lies in the padding must not matter.
+        padded = torch.full((len(own), len(place), len(place)), torch.nan, dtype=torch.float64)
+        padded[:, place[:, None] & place] = own.flatten(1)
+        logits.append(padded)
+    batch = torch.stack(logits).requires_grad_()
+    rows = []
+    for loss in ("cacr", "iais_singular", "iais_distributed"):
+        for direction in ("L", "V"):
+            attention = Attention.joint(batch, text, image)
+            values = congruence(
+                attention if direction == "L" else attention.mirrored(), loss.replace("_", "-")
+            )
+            (gradients,) = torch.autograd.grad(values.sum(), batch)
+            for i, sample in enumerate(samples):
+                name, kept = f"{sample}.{loss}_{direction}", places[i][:, None] & places[i]
+                if name not in vectors.tensors:
+                    continue
+                expected = vectors.tensors[f"{name}.grad"]
+                found = gradients[i][:, kept].view(expected.shape)
+                rows.append(relative(name, values[i : i + 1], vectors.tensors[name], NOTHING))
+                rows.append(relative(f"grad {name}", found, expected, NOTHING))
+    if not rows:
+        raise SystemExit("no congruence loss in this file")
+    return [replace(row, tolerance=CONGRUENCE_TOLERANCE) for row in rows]
+
+
 def kind(vectors: Vectors) -> Callable[[Vectors], list[Row]]:
     """Which check a file asks for."""
     if "input.texts" in vectors.tensors:
         return macco
+    if any(name.endswith(".logits") for name in vectors.tensors):
+        return cacr
     raise SystemExit("not a file of reference vectors that this check knows")
 
 
@@ -163,13 +208,13 @@ def main(paths: list[str]) -> int:
     failed = 0
     for path in paths:
         rows = check(Path(path))
-        bad = [row for row in rows if not row.error <= TOLERANCE]
+        bad = [row for row in rows if not row.error <= row.tolerance]
         failed += len(bad)
-        print(f"{path}: {len(rows)} values, {len(bad)} beyond {TOLERANCE:g}")
+        print(f"{path}: {len(rows)} values, {len(bad)} beyond {rows[0].tolerance:g}")
         shown = [row for row in rows if not row.name.startswith("grad ") or row in bad]
         gradients = [row for row in rows if row.name.startswith("grad ")]
         if gradients:
-            shown.append(Row(f"{len(gradients)} gradient norms (worst)", *_worst(gradients)))
+            shown.append(Row(f"{len(gradients)} gradients (worst)", *_worst(gradients)))
         for row in shown:
             mark = "  <-- differs" if row in bad else ""
             print(f"  {row.name:60} {row.expected:14.8g} {row.error:10.2e}{mark}")
