@@ -2,9 +2,9 @@
 
     python benchmarks/loader.py [--captions 566000] [--images 1000] [--batches 12]
 
-Draws some 640 x 480 images into one tar, and makes a store of 1000-caption shards that all point into it. A table
-of the public code's kind (110,000 rows, 8 columns of Python literals) is read for comparison, in a process of its
-own. Resident memory (rss) counts pages shared with the main process; uss does not.
+Draws some 640 x 480 images into one tar, and makes a store whose shards, one caption an image, all point into it.
+A table of the public code's kind (110,000 rows, 8 columns of Python literals) is read for comparison, in a process
+of its own. Resident memory (rss) counts pages shared with the main process; uss does not.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from tests.drawn import CAPTION, record, rows, tar
 from train.data import Loader, open_training_data
 
 IDS = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id")
-SHARD = 1000  # captions
 MB = 2**20
 
 
@@ -56,8 +55,8 @@ def make_store(folder: Path, captions: int, images: int) -> str:
     places = tar(source, [photo(random) for _ in range(images)])
     print(f"{images} images of {statistics.mean(size for _, size in places) / 1000:.0f} kB on average")
     store = Store.create(str(folder / "store"), {"made": "for the benchmark"})
-    base = rows("BASE", source, (places * (SHARD // images + 1))[:SHARD])
-    for number in range(captions // SHARD):
+    base = rows("BASE", source, places)
+    for number in range(captions // images):
         name = f"{number:05}"
         store.commit(name, {table: _renamed(base[table], name) for table in base}, record(name, source))
     return store.url
@@ -165,7 +164,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--captions", type=int, default=566_000)
-    parser.add_argument("--images", type=int, default=1000, help="different images in the shared tar")
+    parser.add_argument("--images", type=int, default=1000, help="in the shared tar, and captions of a shard")
     parser.add_argument("--batches", type=int, default=12, help="of 256, for each figure")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -181,7 +180,7 @@ def main() -> None:
         for where in ("", "score >= 0.4 and kind <> 'object'"):
             fresh(first_batch, store, where, options.workers, options.batches)
         (folder / "small").mkdir()
-        small, cache = make_store(folder / "small", 4 * SHARD, options.images), str(folder / "cache")
+        small, cache = make_store(folder / "small", 4 * options.images, options.images), str(folder / "cache")
         begin_cpu = time.process_time()
         written = write_cache(small, cache, log=lambda line: None)
         print(
