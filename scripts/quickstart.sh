@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole way once, small: corpus, extraction, its score against the truth, questions in SQL.
+# The whole way once, small: corpus, extraction, its score against the truth, questions in SQL, training, export.
 # Runs offline on two CPU cores. Usage: scripts/quickstart.sh OUT
 set -euo pipefail
 out=${1:-quickstart}
 export HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
-[ "${KEEP:-}" ] || rm -rf "$out"
+rm -rf "$out"
 mkdir -p "$out"
 
 say() { printf '\n== %s\n' "$*"; }
@@ -25,4 +25,11 @@ macco-prep sql "$out/store" "
     FROM concepts r JOIN concepts s ON s.concept_id = r.subject_id JOIN concepts o ON o.concept_id = r.object_id
     WHERE r.kind = 'relation' AND r.part = 0 GROUP BY ALL ORDER BY captions DESC, 1, 2, 3 LIMIT 8"
 macco-prep view "$out/store" --out "$out/view.html" --limit 24
-say "look at $out/view.html"
+
+say "MACCO on a small CLIP, from random weights: the losses fall"
+macco-train run --store "$out/store" --preset tiny --out "$out/run"
+
+say "what came out, as transformers loads it"
+macco-train export "$out/run" --format hf --out "$out/clip"
+
+say "look at $out/view.html and $out/run/report.html"
