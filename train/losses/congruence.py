@@ -37,11 +37,9 @@ class Attention:
 
         The losses of this are those of direction L; of `mirrored()`, of direction V.
         """
-        length = text.shape[1]
-        (ll, lv), (vl, vv) = (
-            (rows[..., :length], rows[..., length:])
-            for rows in (logits[..., :length, :], logits[..., length:, :])
-        )
+        # Splits, not slices: each slice's gradient would be a matrix of the whole.
+        sizes = [text.shape[1], image.shape[1]]
+        (ll, lv), (vl, vv) = (rows.split_with_sizes(sizes, -1) for rows in logits.split_with_sizes(sizes, -2))
         return cls(ll, lv, vl, vv, text, image)
 
     def mirrored(self) -> "Attention":
