@@ -57,7 +57,7 @@ class _Files(Dataset[tuple[list[Picture], list[Tensor] | str]]):
         image = open_picture(pictures[0].source, pictures[0].member)
         if isinstance(image, str):
             return pictures, image
-        return pictures, [self.preprocess(_cropped(image, picture)) for picture in pictures]
+        return pictures, [self.preprocess(cropped(image, picture)) for picture in pictures]
 
 
 def _stack(
@@ -73,7 +73,8 @@ def _stack(
     return read, torch.stack(pixels) if pixels else torch.empty(0), unread
 
 
-def _cropped(image: Image.Image, picture: Picture) -> Image.Image:
+def cropped(image: Image.Image, picture: Picture) -> Image.Image:
+    """The part of its file that a picture is."""
     if picture.crop is None:
         return image
     x, y, width, height = picture.crop
