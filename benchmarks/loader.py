@@ -116,9 +116,15 @@ def rate(store: str, what: str, batches: int, cache: str | None = None) -> None:
     )
 
 
+def _forking(work: Callable[..., None], *arguments: Any) -> None:
+    """A spawned process would spawn its own children too; a training's are forked."""
+    multiprocessing.set_start_method("fork", force=True)
+    work(*arguments)
+
+
 def fresh(work: Callable[..., None], *arguments: Any) -> None:
     """Run in a new process, which has nothing of this one's in memory."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+    process = multiprocessing.get_context("spawn").Process(target=_forking, args=(work, *arguments))
     process.start()
     process.join()
     if process.exitcode:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW: Final = 65_536  # samples that are shuffled together; they come from pieces all over the store
+WINDOW: Final = 16_384  # samples that are shuffled together; they come from pieces all over the store
 
 
 @dataclass(frozen=True)
