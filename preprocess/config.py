@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.errors import UserError
+
 DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes: GroundingDINO's own default
 
 
@@ -43,11 +45,12 @@ class ExtractConfig:
     def from_settings(cls, settings: dict[str, Any], *, device: str, batch_size: int) -> "ExtractConfig":
         """The configuration that made a store, to go on with it."""
         names = {name for name in settings if not name.endswith("_fingerprint")}
+        if "imported" in names:
+            raise UserError("this store was imported, not extracted: import it again instead")
         return cls(**{name: settings[name] for name in names}, device=device, batch_size=batch_size)
 
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
-        from pipeline.errors import UserError
         from preprocess.detectors import check_detector
         from preprocess.language import check_pipeline
 

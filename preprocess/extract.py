@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL.Image import Image
 
 from pipeline.concept import Concept
 from pipeline.schema import OBJECT, OK, TABLES
@@ -21,6 +22,7 @@ from pipeline.store import Store
 from pipeline.urls import fingerprint
 from preprocess.caption import caption_status
 from preprocess.config import ExtractConfig
+from preprocess.detectors import Detections
 from preprocess.images import Decoded, ImageError, decode
 from preprocess.sources import Item, Shard
 from preprocess.tables import Found, Row, ShardTables
@@ -109,10 +111,15 @@ class Extractor:
             with clock("ground"):
                 boxes = self._ground([image for _, image, _ in ready], concepts)
             with clock("rows"):
-                for (item, image, _), group, graph, found in zip(
+                for (item, image, ok), group, graph, found in zip(
                     ready, chunk.rows, concepts, boxes, strict=True
                 ):
-                    tables.add(item, image, group, graph, found)
+                    if isinstance(found, Exception):
+                        for row in ok:
+                            row.status, row.error = "grounding_failed", f"{type(found).__name__}: {found}"
+                        tables.add(item, image, group, [], {})
+                    else:
+                        tables.add(item, image, group, graph, found)
         record = {
             "shard": shard.name,
             "dataset": shard.dataset,
@@ -162,20 +169,40 @@ class Extractor:
 
     def _ground(
         self, images: Sequence[Decoded | None], concepts: Sequence[Sequence[Sequence[Concept]]]
-    ) -> list[Found]:
-        """Boxes by phrase for each image; the phrases of all its captions are asked at once."""
+    ) -> list[Found | Exception]:
+        """Boxes by phrase for each image, or why there are none; all phrases of an image are asked at once."""
         phrases = [
             list(dict.fromkeys(c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase))
             for graphs in concepts
         ]
-        asked = [i for i, image in enumerate(images) if image is not None and phrases[i]]
-        found: list[Found] = [{} for _ in images]
-        pictures = [image.image for i in asked if (image := images[i]) is not None]
-        for i, result in zip(asked, self.detector.detect(pictures, [phrases[i] for i in asked]), strict=True):
-            for number, phrase in enumerate(phrases[i]):
-                mine = result.phrase == number
-                found[i][phrase] = (result.boxes[mine], result.scores[mine])
+        pairs = [
+            (image.image, asked) for image, asked in zip(images, phrases, strict=True) if image and asked
+        ]
+        results = iter(self._detect([picture for picture, _ in pairs], [asked for _, asked in pairs]))
+        found: list[Found | Exception] = []
+        for image, asked in zip(images, phrases, strict=True):
+            result = next(results) if image and asked else None
+            if result is None or isinstance(result, Exception):
+                found.append(result or {})
+                continue
+            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(asked)}
+            found.append({phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()})
         return found
+
+    def _detect(self, pictures: list[Image], phrases: list[list[str]]) -> list[Detections | Exception]:
+        """Detect in all pictures at once; where that fails, one by one, so that only the bad ones fail."""
+        try:
+            return list(self.detector.detect(pictures, phrases))
+        except Exception:
+            results: list[Detections | Exception] = []
+            for picture, asked in zip(pictures, phrases, strict=True):
+                try:
+                    results += self.detector.detect([picture], [asked])
+                except Exception as error:
+                    results.append(error)
+            if all(isinstance(result, Exception) for result in results):
+                raise  # not the pictures' fault
+            return results
 
 
 def _merge(

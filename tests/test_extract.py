@@ -142,6 +142,31 @@ def test_rows_in_are_rows_out_over_several_chunks(extractor: Extractor, tmp_path
     assert tables["samples"]["status"].to_pylist().count("ok") == count - len(range(0, count, 5))
 
 
+def test_a_picture_that_the_detector_cannot_bear_costs_its_own_rows_alone(
+    extractor: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {}
+    for name, width in (("a", 64), ("b", 77), ("c", 64)):
+        members |= {f"{name}.jpg": picture(width), f"{name}.txt": b"a red dog"}
+    write_tar(tmp_path / "x.tar", members)
+    detect = extractor.detector.detect
+
+    def fragile(images: Any, phrases: Any) -> Any:
+        if any(image.width == 77 for image in images):
+            raise RuntimeError("out of memory")
+        return detect(images, phrases)
+
+    monkeypatch.setattr(extractor.detector, "detect", fragile)
+    tables, _ = run(extractor, str(tmp_path / "x.tar"))
+    assert tables["samples"]["status"].to_pylist() == ["ok", "grounding_failed", "ok"]
+    assert tables["samples"]["error"].to_pylist()[1] == "RuntimeError: out of memory"
+    assert set(tables["concepts"]["key"].to_pylist()) == {"a", "c"}
+
+    monkeypatch.setattr(extractor.detector, "detect", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing works: the shard fails, and is tried again
+        run(extractor, str(tmp_path / "x.tar"))
+
+
 def test_a_shard_without_samples_is_committed(extractor: Extractor, tmp_path: Path) -> None:
     write_tar(tmp_path / "empty.tar", {})
     tables, _ = run(extractor, str(tmp_path / "empty.tar"))
