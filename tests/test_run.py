@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.schema import TABLES
 from pipeline.store import Store
 from preprocess.config import ExtractConfig
+from preprocess.demo import write_corpus
 from preprocess.retry import failed_shards
 from preprocess.run import Job, RunConfig, extract_shards
 from preprocess.sources import Item, Shard, plan
@@ -61,10 +62,24 @@ def wait_for_commit(store: Path, process: "subprocess.Popen[bytes]", count: int 
     assert process.poll() is None, "the run ended before it could be killed"
 
 
-@pytest.mark.parametrize("commits", [1, 3])
+SHARDS = 60  # enough that a run is still at work when a slow machine gets round to killing it
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
+    """A corpus of many shards, and the store that an undisturbed run makes of it."""
+    folder = tmp_path_factory.mktemp("many")
+    write_corpus(folder / "corpus", images=2 * SHARDS, seed=3, shard_size=2)
+    calm = new_store(folder)
+    extract_shards(calm, jobs(folder / "corpus"), CONFIG, RunConfig(workers=0))
+    return folder / "corpus", calm
+
+
+@pytest.mark.parametrize("commits", [1, 5])
 def test_kill_9_of_the_driver_then_the_same_command(
-    corpus: Path, store: Store, tmp_path: Path, commits: int
+    many: tuple[Path, Store], tmp_path: Path, commits: int
 ) -> None:
+    corpus, calm = many
     out = tmp_path / "store"
     command = extract_command(corpus, out, "--workers", "0")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -72,13 +87,14 @@ def test_kill_9_of_the_driver_then_the_same_command(
     process.send_signal(signal.SIGKILL)
     process.wait()
     partial = Store.open(str(out)).committed()
-    assert commits <= len(partial) < 6
+    assert commits <= len(partial) < SHARDS
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert f"{len(partial)} were there" in done.stdout
-    assert rows(Store.open(str(out))) == rows(store)
+    assert rows(Store.open(str(out))) == rows(calm)
 
 
-def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(corpus: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Store], tmp_path: Path) -> None:
+    corpus, _ = many
     out = tmp_path / "store"
     process = subprocess.Popen(extract_command(corpus, out, "--workers", "0"), stderr=subprocess.PIPE)
     wait_for_commit(out, process)
@@ -118,10 +134,11 @@ def kill_one_grounder(store: Store, stop: threading.Event, killed: list[int]) ->
 
 
 def test_on_ray_with_a_killed_actor_a_deadly_and_a_broken_shard(
-    corpus: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: tuple[Path, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One Ray run, since starting Ray costs seconds: rows equal those made without Ray and without kills."""
     monkeypatch.setenv("PYTHONPATH", os.getcwd())  # the workers find this module
+    corpus, calm = many
     out = new_store(tmp_path)
     todo = jobs(corpus)
     deadly = Job(DeadlyShard("d", "deadly", "none.tar", "webdataset"))
@@ -139,7 +156,7 @@ def test_on_ray_with_a_killed_actor_a_deadly_and_a_broken_shard(
     assert set(summary.failed) == {"deadly", "broken"} == out.failed()
     assert "the disk is on fire" in out.failure("broken")["error"]
     assert "died" in out.failure("deadly")["error"]
-    assert rows(out) == rows(store)
+    assert rows(out) == rows(calm)
     assert {job.shard.name for job in failed_shards(out)} == {"deadly", "broken"}
 
 
