@@ -1,5 +1,6 @@
 """ARO, VG-Relation and VG-Attribution: who does what to whom, and which attribute is whose, in a crop."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +20,9 @@ class _Cropped(Benchmark):
             captions = row["true_caption"], row["false_caption"]
             yield Item(subset, name, (picture,), captions, self.category(row))
 
+    @abstractmethod
     def category(self, row: Any) -> str:
-        raise NotImplementedError
+        """What a row's answer is averaged with: its relation, or its pair of attributes."""
 
 
 class AroRelation(_Cropped):
