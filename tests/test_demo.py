@@ -130,7 +130,7 @@ def test_test_scenes_hold_pairs_that_training_never_shows() -> None:
     assert 0.05 < share < 0.15
 
 
-def test_boxes_fit_the_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_fit_the_ink() -> None:
     """Against the same scene drawn without one thing: what differs is the thing, and fills its box."""
     for index in range(40):
         scene, _ = make("val", 0, index)

@@ -163,9 +163,6 @@ def test_on_ray_with_a_killed_actor_a_deadly_and_a_broken_shard(
 def test_a_failed_shard_does_not_stop_the_others_and_ends_with_exit_code_1(
     corpus: Path, tmp_path: Path
 ) -> None:
-    bad = tmp_path / "zzz.tar"
-    bad.symlink_to(tmp_path / "gone.tar")
-    (tmp_path / "gone.tar").write_bytes(b"")
     out = new_store(tmp_path)
     broken = Job(BrokenShard("d", "broken", "none.tar", "webdataset"))
     summary = extract_shards(out, [broken, *jobs(corpus)[:1]], CONFIG, RunConfig(workers=0, retries=1))
