@@ -187,6 +187,60 @@ def negatives(
     print(f"{write_negatives(Store.open(store), seed, _say)} negatives in {store}/negatives")
 
 
+@app.command()
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")
+    ],
+    store: Annotated[str, typer.Option(help="The concept store to train on.")],
+    val: Annotated[Path, typer.Option(help="Folder of the benchmarks that hyper-parameters are chosen on.")],
+    test: Annotated[Path, typer.Option(help="Folder of the benchmarks that are reported.")],
+    out: OutFolder,
+    assignments: Assignments = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Runs at once. Default: the cores, on a GPU 1; 0: one, in this process."),
+    ] = None,
+    arms: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
+    tune: Annotated[
+        bool, typer.Option(help="Choose hyper-parameters on --val; else: the study's values.")
+    ] = True,
+    keep: Annotated[bool, typer.Option(help="Keep the checkpoints of the runs.")] = False,
+) -> None:
+    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended."""
+    import os
+
+    from train.config import parse, resolve
+    from train.processes import asked_to_stop, choose_device
+    from train.study.conduct import Conduct, Order
+    from train.study.plan import load_plan
+
+    plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
+    if jobs is None:
+        device = choose_device(resolve(plan.base, overrides).device)
+        jobs = 1 if device.type == "cuda" else os.cpu_count() or 1
+    try:
+        numbers = [int(seed) for seed in seeds.split(",") if seed]
+    except ValueError as error:
+        raise UserError(f"--seeds is {seeds!r}: numbers with commas between, e.g. 0,1") from error
+    order = Order(
+        out=out, test=test, val=val, overrides=overrides, arms=[arm for arm in arms.split(",") if arm],
+        seeds=numbers, processes=jobs, tune=tune, keep=keep,
+    )  # fmt: skip
+    with asked_to_stop() as stop:
+        conduct = Conduct(plan, order, stop, _say)
+        complete = conduct.run()
+    if not complete:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(STOPPED)
+    for failed, reason in conduct.failed.items():
+        print(f"failed: {failed}: {reason}", file=sys.stderr)
+    print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
+    if conduct.failed:
+        raise typer.Exit(1)
+
+
 app.add_typer(evaluation)
 
 

@@ -1,0 +1,1 @@
+"""Studies that ship with macco: train/study/plan.py says what their keys mean."""

@@ -1,0 +1,223 @@
+"""A study from beginning to end. Every stage skips what is done, so that a stopped study goes on."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.files import put_file
+from pipeline.store import Store
+from train.config import TrainConfig, dump, read, require_same, resolve
+from train.data.rows import NEGATIVES
+from train.negatives import write_negatives
+from train.study import tuning
+from train.study.crew import Crew, Stop, crew
+from train.study.plan import Layer, Plan
+from train.study.plot import svg
+from train.study.record import Record, read_record
+from train.study.table import Runs, control, control_lines, markdown, summary
+from train.study.work import Job
+
+BASE: Final = "base.yaml"
+TUNED: Final = "tuned.yaml"
+START: Final = "start"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for of a plan."""
+
+    out: Path
+    test: Path  # data of the benchmarks that are reported
+    val: Path  # of those that tuning looks at
+    overrides: Layer
+    arms: Sequence[str] = ()  # none: all
+    seeds: Sequence[int] = ()
+    processes: int = 0  # 0: this process
+    tune: bool = True  # False: the families' `values`
+    keep: bool = False  # checkpoints
+
+
+@dataclass
+class Conduct:
+    """A study under way. Runs lie in OUT/runs/ARM-SEED, candidates in OUT/tune/FAMILY/VALUES."""
+
+    plan: Plan
+    order: Order
+    stop: Stop
+    say: Say
+    failed: dict[str, str] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)  # by family: chosen, candidates
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # by family: what its arms get
+
+    def run(self) -> bool:
+        """Go to the end, or until asked to stop; returns whether it was the end. `failed` has what failed.
+
+        Raises:
+            UserError: the plan is none, the start cannot be evaluated, or OUT was begun otherwise.
+        """
+        plan, order = self.plan, self.order
+        plan.check(order.overrides)
+        arms = plan.choose(order.arms)
+        seeds = list(order.seeds or plan.seeds)
+        if plan.tune.seed in seeds:
+            raise UserError(f"seed {plan.tune.seed} is the one that tuning uses: choose others")
+        self._begin(arms)
+        first = [name for name in arms if name in (plan.baseline, plan.control.arm)]
+        rest = [name for name in arms if name not in first]
+        with crew(order.processes, self.stop) as workers:
+            if not self._start(workers):
+                return False
+            for wave in (first, rest):
+                if not self._tune(workers, wave):
+                    return False
+                jobs = [self._job(arm, seed) for seed in seeds for arm in wave]
+                complete = self._do(workers, jobs)
+                self.report()
+                if not complete:
+                    return False
+                if wave is first and wave:
+                    for line in control_lines(plan, control(plan, self._runs())):
+                        self.say(line)
+        return True
+
+    def report(self) -> None:
+        """Write study.json, study.md and study.svg of all runs that are finished."""
+        start = read_record(self.order.out / START)
+        if start is None:
+            return
+        plan, base = self.plan, resolve(read(self.order.out / BASE))
+        results = summary(plan, self._runs(), start)
+        results["settings"] = {
+            "start": f"{base.model.name} {base.model.pretrained}".strip(),
+            "steps": base.steps or f"of {base.epochs:g} epochs",
+            "batch size": base.data.batch_size,
+        }
+        results["tuned"], results["failed"] = self.tuned, self.failed
+        put_file(self.order.out / "study.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
+        put_file(self.order.out / "study.md", markdown(plan, results).encode())
+        put_file(self.order.out / "study.svg", svg(plan, results).encode())
+
+    def _begin(self, arms: Sequence[str]) -> None:
+        """Refuse a folder of another study, and make the hard negatives that arms need."""
+        plan, order = self.plan, self.order
+        config = resolve(plan.base, order.overrides)
+        if not config.data.store:
+            raise UserError("no store to train on: give --store STORE")
+        store = Store.open(config.data.store)
+        saved = order.out / BASE
+        if saved.is_file():
+            require_same(resolve(read(saved)), config, order.out)
+        put_file(saved, dump(config).encode())
+        if any(self._config(arm).method.negatives for arm in arms):
+            parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
+            if not all(store.fs.exists(part) for part in parts):
+                write_negatives(store, 0, self.say)
+
+    def _start(self, workers: Crew) -> bool:
+        """Evaluate the model that training starts from."""
+        plan, order = self.plan, self.order
+        base = resolve(plan.base, order.overrides)
+        data = {START: (plan.benchmarks, order.test)}
+        if order.tune:
+            data[f"{START}-validation"] = (plan.tune.benchmarks, order.val)
+        jobs = [
+            Job(name, order.out / name, base, benchmarks, folder, plan.templates, trained=False)
+            for name, (benchmarks, folder) in data.items()
+        ]
+        complete = self._do(workers, jobs)
+        if self.failed:
+            raise UserError("; ".join(self.failed.values()))
+        if complete:  # a figure that is not there should not be missed after hours
+            for job in jobs:
+                record = read_record(job.folder)
+                measures = plan.columns if job.name == START else [*plan.tune.best, *plan.tune.limits]
+                for measure in measures if record else ():
+                    measure.of(record.figures)  # type: ignore[union-attr]
+        return complete
+
+    def _tune(self, workers: Crew, arms: Sequence[str]) -> bool:
+        """Choose the hyper-parameters of the families of these arms, where that is not done."""
+        plan, order = self.plan, self.order
+        families = [
+            name for name in dict.fromkeys(map(plan.family, arms)) if name and name not in self.values
+        ]
+        if not order.tune:
+            self.values |= {name: dict(plan.tune.families[name].values) for name in families}
+            return True
+        grids = {name: plan.tune.families[name].candidates() for name in families}
+        jobs = {
+            (name, number): self._candidate(name, values)
+            for name, grid in grids.items()
+            for number, values in enumerate(grid)
+            if len(grid) > 1
+        }
+        if not self._do(workers, list(jobs.values())):
+            return False
+        start = read_record(order.out / f"{START}-validation")
+        for name, grid in grids.items():
+            if len(grid) == 1:
+                self.values[name] = {**plan.tune.families[name].values, **grid[0]}
+                continue
+            candidates = [
+                tuning.judge(
+                    plan.tune, values, read_record(jobs[name, number].folder), start.figures if start else {}
+                )
+                for number, values in enumerate(grid)
+            ]
+            best = tuning.choose(name, candidates)
+            self.tuned |= tuning.report({name: best}, {name: candidates})
+            self.values[name] = best.values
+            self.say(f"tuned {name}: {best.values}")
+        put_file(order.out / TUNED, yaml.safe_dump(self.tuned, sort_keys=False).encode())
+        return True
+
+    def _candidate(self, family: str, values: dict[str, Any]) -> Job:
+        plan, order = self.plan, self.order
+        config = plan.config(plan.tune.families[family].arm, plan.tune.seed, values, order.overrides)
+        name = ",".join(f"{key}={value}" for key, value in values.items())
+        folder = order.out / "tune" / family / name
+        return Job(f"{family} {name}", folder, config, plan.tune.benchmarks, order.val, plan.templates)
+
+    def _job(self, arm: str, seed: int) -> Job:
+        plan, order = self.plan, self.order
+        config, folder = self._config(arm, seed), self._folder(arm, seed)
+        return Job(
+            f"{arm} seed {seed}", folder, config, plan.benchmarks, order.test, plan.templates, keep=order.keep
+        )
+
+    def _config(self, arm: str, seed: int = 0) -> TrainConfig:
+        values = self.values.get(self.plan.family(arm) or "", {})
+        return self.plan.config(arm, seed, values, self.order.overrides)
+
+    def _folder(self, arm: str, seed: int) -> Path:
+        return self.order.out / "runs" / f"{arm}-{seed}"
+
+    def _do(self, workers: Crew, jobs: Sequence[Job]) -> bool:
+        """Do what is not done of some jobs; returns whether all were tried."""
+        left = [job for job in jobs if not job.finished()]
+        done = 0
+        for number, one in enumerate(workers.do(left), 1):
+            done = number
+            if one.error:
+                self.failed[one.job.name] = one.error
+            record = read_record(one.job.folder)
+            said = one.error or (f"{record.seconds:.0f} s" if record else "")
+            self.say(f"{len(jobs) - len(left) + number}/{len(jobs)} {one.job.name}: {said}")
+        return done == len(left)
+
+    def _runs(self) -> Runs:
+        """Every finished run of the plan, whether or not it is asked for now."""
+        return {arm: runs for arm in self.plan.arms if (runs := dict(self._finished(arm)))}
+
+    def _finished(self, arm: str) -> Iterator[tuple[int, Record]]:
+        for seed in sorted({*self.plan.seeds, *self.order.seeds}):
+            record = read_record(self._folder(arm, seed))
+            if record is not None:
+                yield seed, record

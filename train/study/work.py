@@ -1,0 +1,86 @@
+"""One run of a study: trained, evaluated, recorded."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from train import checkpoint
+from train.config import TrainConfig, read, require_same, resolve
+from train.evaluation.encoder import DualEncoder
+from train.evaluation.loading import LoadedClip, activation_of
+from train.evaluation.manifest import Places
+from train.evaluation.registry import run as run_benchmark
+from train.evaluation.report import write_report
+from train.processes import choose_device
+from train.product import trained_clip
+from train.run import CONFIG, train
+from train.starting import load_start
+from train.study.record import Record, read_record, training_seconds, write_record
+
+BATCH: Final = 256  # images or captions encoded at once
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run and its evaluation."""
+
+    name: str
+    folder: Path
+    config: TrainConfig
+    benchmarks: list[str]
+    data: Path  # of the benchmarks
+    templates: str
+    trained: bool = True  # False: the model that training starts from is evaluated
+    keep: bool = False  # the checkpoints
+
+    def finished(self) -> bool:
+        """Whether all is done. Raises UserError where the folder was begun with other settings."""
+        done = read_record(self.folder) is not None
+        if self.trained and (done or checkpoint.path(self.folder, checkpoint.LATEST).is_file()):
+            require_same(resolve(read(self.folder / CONFIG)), self.config, self.folder)
+        return done
+
+
+def work(job: Job, stop: Callable[[], bool]) -> bool:
+    """Do a job, or go on with it; returns whether it is finished.
+
+    Raises UserError as `train` and the benchmarks do.
+    """
+    if job.trained:
+        if not train(job.config, job.folder, stop, _quiet):
+            return False
+        loaded = trained_clip(job.folder)
+    else:
+        loaded = load_start(job.config.model, job.config.seed)
+    device = str(choose_device(job.config.device))
+    figures = _evaluate(job, loaded, device)
+    state = checkpoint.load(job.folder, checkpoint.LATEST) if job.trained else {"step": 0}
+    seconds = training_seconds(job.folder, job.config.data.batch_size) if job.trained else 0.0
+    write_record(job.folder, Record(steps=state["step"], seconds=seconds, device=device, figures=figures))
+    if not job.keep:
+        shutil.rmtree(job.folder / checkpoint.FOLDER, ignore_errors=True)
+    return True
+
+
+def _evaluate(job: Job, loaded: LoadedClip, device: str) -> dict[str, dict[str, float | None]]:
+    encoder = DualEncoder(*loaded, device=device, batch_size=BATCH)
+    places = Places(job.data)
+    outcomes = [run_benchmark(name, encoder, places, job.templates) for name in job.benchmarks]
+    about: dict[str, Any] = {
+        "model": job.name,
+        "activation": activation_of(loaded.model),
+        "device": device,
+        "versions": {name: version(name) for name in ("macco", "torch", "open_clip_torch")},
+    }
+    write_report(job.folder / "eval", about, outcomes, [])
+    return {
+        name: {one["figure"]: one["percent"] for one in outcome.report["figures"]}
+        for name, outcome in zip(job.benchmarks, outcomes, strict=True)
+    }
+
+
+def _quiet(line: str) -> None:
+    pass
