@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.tokenizer import HFTokenizer
 from torch import nn
 
 from pipeline.errors import UserError
@@ -57,19 +58,23 @@ def _with_prefix(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def write(clip: nn.Module, out: Path, format: str, config: dict[str, Any] | None) -> None:
-    """Write a CLIP in one of FORMATS."""
+def write(
+    clip: nn.Module, out: Path, format: str, config: dict[str, Any] | None, tokenizer: Any = None
+) -> None:
+    """Write a CLIP in one of FORMATS, with its tokenizer where that is one of Hugging Face's."""
     if format not in FORMATS:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
     if format == "hf":
         export_hugging_face(clip, out)
     else:
         export_open_clip(clip, out, config)
+    if isinstance(tokenizer, HFTokenizer):  # open_clip looks for it in the folder
+        tokenizer.save_pretrained(str(out))
 
 
 def export_run(
     run: Path, out: Path, format: str = "open_clip", weights: str = "", interpolate: float | None = None
 ) -> None:
     """Write the plain CLIP of a run as a folder."""
-    clip = trained_clip(run, weights, interpolate).model
-    write(clip, out, format, architecture(saved_config(run).model.name))
+    clip, _, tokenizer = trained_clip(run, weights, interpolate)
+    write(clip, out, format, architecture(saved_config(run).model.name), tokenizer)

@@ -9,7 +9,7 @@ import open_clip
 import torch
 
 from train.config import ModelConfig
-from train.evaluation.loading import LoadedClip, load_clip
+from train.evaluation.loading import LoadedClip, load_clip, shipped
 
 MODELS = Path(__file__).parent / "models"  # open_clip configurations of this project
 
@@ -32,7 +32,7 @@ def load_start(config: ModelConfig, seed: int) -> LoadedClip:
 def architecture(name: str) -> dict[str, Any] | None:
     """The open_clip configuration behind a model's name or folder; None where only its weights tell."""
     open_clip.add_model_config(MODELS)
-    file = Path(name) / "open_clip_config.json"
+    file = (shipped(name) or Path(name)) / "open_clip_config.json"
     if file.is_file():
         config: dict[str, Any] = json.loads(file.read_text())["model_cfg"]
         return config

@@ -48,12 +48,13 @@ def evaluate(
     import torch
 
     from train.evaluation.encoder import DualEncoder
-    from train.evaluation.loading import ACTIVATIONS, load_clip
+    from train.evaluation.loading import ACTIVATIONS, load_clip, shipped
     from train.evaluation.manifest import MissingDataError
     from train.evaluation.registry import expand, run
     from train.evaluation.report import write_report
 
-    if pretrained is None and not Path(model).exists() and not model.startswith("hf-hub:"):
+    own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
+    if pretrained is None and not own:
         raise UserError(f"{model} is an architecture without weights: give --pretrained TAG, FILE or random")
     if activation not in ("auto", "both", *ACTIVATIONS):
         raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")

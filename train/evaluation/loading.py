@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from train.importing import import_clip, read_state
 
 ACTIVATIONS: Final = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+SHIPPED: Final = Path(__file__).parents[1] / "models"  # folders of weights that come with macco
 
 
 class LoadedClip(NamedTuple):
@@ -26,8 +27,8 @@ class LoadedClip(NamedTuple):
 def load_clip(name_or_path: str, pretrained: str | None = None, activation: str | None = None) -> LoadedClip:
     """Load an open_clip architecture, an exported folder or a checkpoint file.
 
-    name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), a folder with
-    open_clip_config.json, the folder of a finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes
+    name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
+    small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes
     are read from its weights.
     activation: gelu, quick_gelu, or None for the one the model is known to have been trained with.
 
@@ -36,7 +37,7 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise UserError(f"activation {activation!r} is unknown: choose gelu or quick_gelu")
-    path = Path(name_or_path)
+    path = shipped(name_or_path) or Path(name_or_path)
     if path.is_file():
         return _from_checkpoint(path, activation)
     if path.is_dir():
@@ -58,6 +59,12 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         raise UserError(f"open_clip cannot load {name_or_path!r}: {reason}{known}") from error
     set_activation(model, activation or _trained_with(name_or_path, pretrained))
     return LoadedClip(model, preprocess, tokenizer)
+
+
+def shipped(name: str) -> Path | None:
+    """The folder of a model whose weights come with macco."""
+    folder = SHIPPED / name
+    return folder if "/" not in name and (folder / "open_clip_config.json").is_file() else None
 
 
 def activation_of(model: nn.Module) -> str:
