@@ -213,17 +213,33 @@ def retry(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the tars and their truth.")],
-    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 2000,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many images (2000); of a benchmark: base scenes of each group (400).",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the split, the seed and i alone.")] = 0,
     shard_size: Annotated[int, typer.Option(min=1, help="Images per tar.")] = 1000,
     split: Annotated[
         str, typer.Option(help="train, val or test; test holds pairs that train never shows.")
     ] = "train",
+    benchmark: Annotated[
+        bool,
+        typer.Option(
+            "--benchmark", help="Draw the benchmark `demo` of macco-train eval instead; val or test."
+        ),
+    ] = False,
 ) -> None:
     """Draw the demo corpus: scenes with captions in webdataset tars, true spans and boxes beside."""
-    from preprocess.demo import write_corpus
+    from preprocess.demo import write_benchmark, write_corpus
 
-    write_corpus(folder, images=images, seed=seed, shard_size=shard_size, split=split)
+    if benchmark:
+        write_benchmark(folder, images=images or 400, seed=seed, split=split)
+    else:
+        write_corpus(folder, images=images or 2000, seed=seed, shard_size=shard_size, split=split)
 
 
 @app.command()

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.shuffles import shuffles
 from tests.scored import TableScorer
 from train.evaluation.benchmarks import BENCHMARKS
-from train.evaluation.benchmarks.order import clean, freeze, shuffles
+from train.evaluation.benchmarks.order import clean, freeze
 from train.evaluation.judged import Mean, mean_of
 from train.evaluation.manifest import MissingDataError, Places, known_benchmarks, load_benchmark_manifest
 from train.evaluation.results import write_items

@@ -21,7 +21,7 @@ from preprocess.sources import Item
 from preprocess.tables import Boxes, Row, ShardTables
 
 SPLITS = ("train", "val", "test")
-_NOTICE = """\
+NOTICE = """\
 Scenes drawn and captions written by macco-prep demo. The pictograms are from Material Design Icons
 (Pictogrammers, Google; Apache License 2.0). No rights are claimed in the drawings.
 """
@@ -47,7 +47,7 @@ def write_corpus(
         out_dir.is_dir() and {p.suffix for p in out_dir.iterdir()} - {"", ".tar", ".txt"}
     ):
         raise UserError(f"{out_dir} holds something else: choose a new folder")
-    put_file(out_dir / "NOTICE.txt", _NOTICE.encode())
+    put_file(out_dir / "NOTICE.txt", NOTICE.encode())
     for shard, start in enumerate(range(0, images, shard_size)):
         _write_shard(
             out_dir,

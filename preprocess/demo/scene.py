@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, permutations
 from typing import Final
@@ -35,11 +35,17 @@ class Thing:
     size: str  # a key of SIZES
     boxes: tuple[Box, ...]
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """Around all of it."""
         x0, y0, x1, y1 = zip(*self.boxes, strict=True)
         return min(x0), min(y0), max(x1), max(y1)
+
+    def at(self, x: float, y: float) -> "Thing":
+        """The same elsewhere: its box's corner at the pixel nearest to (x, y)."""
+        dx, dy = round(x) - self.box[0], round(y) - self.box[1]
+        boxes = tuple((x0 + dx, y0 + dy, x1 + dx, y1 + dy) for x0, y0, x1, y1 in self.boxes)
+        return replace(self, boxes=boxes)
 
 
 @dataclass(frozen=True)
@@ -145,12 +151,19 @@ def _extent(rng: random.Random, kind: Kind) -> list[tuple[float, float]]:
     return [(float(ink.width), float(ink.height))] * count
 
 
+def thing_of(rng: random.Random, colour: str, noun: str) -> Thing:
+    """One thing of some size, in the image's corner."""
+    size = rng.choices(list(SIZES), (1, 2, 1))[0]
+    ((width, height),) = _extent(rng, (noun, colour, size, 1))
+    return Thing(noun, colour, size, ((0.0, 0.0, width, height),))
+
+
 def _place(rng: random.Random, kinds: list[Kind], wanted: str) -> list[Thing] | None:
     """Put the first two things so that the relation holds, and the others where there is room."""
     extents = [_extent(rng, kind) for kind in kinds]
     blocks = [(sum(w for w, _ in many) + 3 * (len(many) - 1), many[0][1]) for many in extents]
     for _ in range(20):
-        pair = _pair(rng, blocks[0], blocks[1], wanted)
+        pair = arrange(rng, blocks[0], blocks[1], wanted)
         if pair is not None:
             break
     else:
@@ -161,7 +174,7 @@ def _place(rng: random.Random, kinds: list[Kind], wanted: str) -> list[Thing] | 
             x, y = rng.uniform(MARGIN, SIDE - MARGIN - width), rng.uniform(MARGIN, SIDE - MARGIN - height)
             box = (x, y, x + width, y + height)
             others = [(ox, oy, ox + w, oy + h) for (ox, oy), (w, h) in zip(corners, blocks, strict=False)]
-            if all(_gap(box, other) >= 3 for other in others):
+            if all(gap_between(box, other) >= 3 for other in others):
                 corners.append((x, y))
                 break
         else:
@@ -184,7 +197,7 @@ def _place(rng: random.Random, kinds: list[Kind], wanted: str) -> list[Thing] | 
 Point = tuple[float, float]
 
 
-def _pair(rng: random.Random, first: Point, second: Point, wanted: str) -> tuple[Point, Point] | None:
+def arrange(rng: random.Random, first: Point, second: Point, wanted: str) -> tuple[Point, Point] | None:
     """Corners of two blocks in the relation, or None where they do not fit the image."""
     (wa, ha), (wb, hb) = first, second
     across, down = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)
@@ -233,19 +246,20 @@ def _relations(a: Thing, b: Thing, a_is_behind: bool) -> Iterator[str]:
         yield "under"
     if b.noun == FRAME and ax0 > bx0 + 3 and ay0 > by0 + 3 and ax1 < bx1 - 3 and ay1 < by1 - 3:
         yield "inside"
-    elif a.noun != FRAME and b.noun != FRAME and _common(a.box, b.box) > 20:
+    elif a.noun != FRAME and b.noun != FRAME and common_area(a.box, b.box) > 20:
         yield "behind" if a_is_behind else "in front of"
     if 0 < side_gap <= 9 and abs(dy) < 8:
         yield "next to"
-    if _gap(a.box, b.box) >= 40:
+    if gap_between(a.box, b.box) >= 40:
         yield "far from"
 
 
-def _gap(a: Box, b: Box) -> float:
+def gap_between(a: Box, b: Box) -> float:
     """Pixels between two boxes; 0 where they meet."""
     across, down = max(b[0] - a[2], a[0] - b[2], 0), max(b[1] - a[3], a[1] - b[3], 0)
     return float((across**2 + down**2) ** 0.5)
 
 
-def _common(a: Box, b: Box) -> float:
+def common_area(a: Box, b: Box) -> float:
+    """Square pixels that lie in both."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -34,14 +34,15 @@ _SPLITS: Final = {
 
 
 def open_labelled(name: str, root: Path, split: str = "test") -> Any:
-    """A data set of (PIL image, label) with `classes`: a folder FOLDER/[split/]class/image, or of torchvision.
+    """A data set of (PIL image, label) with `classes`: ROOT/NAME/classify/split/class/image (a benchmark's
+    own), a folder FOLDER/[split/]class/image, or of torchvision.
 
     Raises:
         MissingDataError: it is not there; nothing is downloaded.
     """
     from torchvision import datasets
 
-    for folder in (Path(name) / split, Path(name)):
+    for folder in (root / name / "classify" / split, Path(name) / split, Path(name)):
         if folder.is_dir():
             return datasets.ImageFolder(str(folder))
     kind = {known.lower(): getattr(datasets, known) for known in datasets.__all__}.get(name.lower())

@@ -60,9 +60,10 @@ class Judged:
 
     def mean(self, subset: str | None = None, category: str | None = None, criterion: str = "right") -> Mean:
         """The share of right items among those read, of a subset and category (None: all)."""
-        if not self.ok.any():  # then there are no answers under any criterion
+        rows = self.rows(subset, category) & self.ok
+        if not rows.any():  # then there may be no answer under the criterion at all
             return Mean(np.zeros(0, dtype=bool))
-        return Mean(self.right[criterion][self.rows(subset, category) & self.ok])
+        return Mean(self.right[criterion][rows])
 
     def categories(self, subset: str | None = None, least: int = 1) -> list[str]:
         """Categories with at least `least` items in the files, whether or not their images could be read."""

@@ -39,6 +39,7 @@ class BenchmarkManifest(_Strict):
     citation: Text
     get: Text  # one line: what to download
     files: dict[str, File]
+    folder: Text | None = None  # the benchmark whose folder it shares; None: its own
     images: list[str] = []
     published: dict[str, dict[str, float]] = {}  # figure -> model -> percent
     lists: dict[str, list[str]] = {}  # names that the rule speaks of
@@ -95,7 +96,7 @@ class Places:
             )
 
     def folder(self, benchmark: str) -> Path:
-        """Where a benchmark's own files lie."""
+        """Where the files of a benchmark's name lie."""
         return self.overrides.get(benchmark, self.root / benchmark)
 
     def images(self, collection: str) -> Path:
@@ -104,7 +105,7 @@ class Places:
 
     def file(self, manifest: BenchmarkManifest, subset: str) -> Path:
         """The official file of a subset; raises MissingDataError where it is not there."""
-        path = self.folder(manifest.name) / manifest.files[subset].path
+        path = self.folder(manifest.folder or manifest.name) / manifest.files[subset].path
         if not path.is_file():
             raise MissingDataError(f"{manifest.name}: no {path}; {manifest.get}")
         return path

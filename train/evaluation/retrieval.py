@@ -18,7 +18,11 @@ from train.evaluation.scorer import OK
 CAPTIONS: Final = 5  # of an image; a few COCO images have more, which the usual figures leave out
 KS: Final = (1, 5, 10)
 TEXT, IMAGE = "text", "image"  # what is retrieved
-COLLECTIONS: Final = {"coco_retrieval": "coco2014", "flickr30k_retrieval": "flickr30k"}
+COLLECTIONS: Final = {
+    "coco_retrieval": "coco2014",
+    "flickr30k_retrieval": "flickr30k",
+    "demo_retrieval": "demo_images",
+}
 
 
 class Entry(NamedTuple):

@@ -6,6 +6,7 @@ from train.evaluation.benchmarks.aro import AroAttribution, AroRelation
 from train.evaluation.benchmarks.base import Benchmark
 from train.evaluation.benchmarks.bivlc import BiVlc
 from train.evaluation.benchmarks.cola import Cola
+from train.evaluation.benchmarks.demo import Demo
 from train.evaluation.benchmarks.order import CocoOrder, Flickr30kOrder
 from train.evaluation.benchmarks.sugarcrepe import SugarCrepe
 from train.evaluation.benchmarks.sugarcrepe_pp import SugarCrepePP
@@ -29,5 +30,6 @@ BENCHMARKS: Final[dict[str, type[Benchmark]]] = {
         WhatsUp,
         Cola,
         BiVlc,
+        Demo,
     )
 }

@@ -3,19 +3,18 @@
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import UserError
+from pipeline.shuffles import shuffles
 from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
 from train.evaluation.item import Item
 from train.evaluation.judged import Judged, Mean
 from train.evaluation.manifest import sha256
 
 WORDS: Final = 30
-_NOUNS: Final = {"NN", "NNS", "NNP", "NNPS"}
-_ADJECTIVES: Final = {"JJ", "JJR", "JJS"}
 
 
 class _Order(Benchmark):
@@ -51,27 +50,6 @@ def clean(caption: str) -> str:
     """The official preparation: lower case, punctuation to spaces, the first 30 words."""
     words = re.sub(r"\s{2,}", " ", re.sub(r"[.!\"()*#:;~]", " ", caption.lower())).rstrip("\n").strip(" ")
     return " ".join(words.split(" ")[:WORDS])
-
-
-def shuffles(words: Sequence[str], tags: Sequence[str], rng: random.Random) -> list[str]:
-    """The four distractors of a caption: nouns and adjectives (each among themselves); all other words;
-    within trigrams; of trigrams. `tags` are Penn Treebank's.
-    """
-    nouns = [i for i, tag in enumerate(tags) if tag in _NOUNS]
-    adjectives = [i for i, tag in enumerate(tags) if tag in _ADJECTIVES]
-    others = sorted(set(range(len(words))) - {*nouns, *adjectives})
-    trigrams = [list(words[i : i + 3]) for i in range(0, len(words), 3)]
-    within = [word for trigram in trigrams for word in rng.sample(trigram, len(trigram))]
-    moved = [word for trigram in rng.sample(trigrams, len(trigrams)) for word in trigram]
-    swapped = _permuted(_permuted(words, nouns, rng), adjectives, rng)
-    return [" ".join(option) for option in (swapped, _permuted(words, others, rng), within, moved)]
-
-
-def _permuted(words: Sequence[str], places: Sequence[int], rng: random.Random) -> list[str]:
-    result = list(words)
-    for place, source in zip(places, rng.sample(list(places), len(places)), strict=True):
-        result[place] = words[source]
-    return result
 
 
 def freeze(karpathy: Path, out: Path, *, tagger: str, seed: int = 0) -> int:
