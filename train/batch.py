@@ -51,6 +51,11 @@ class Batch:
     negative_valid: Tensor | None = None  # [B, K] bool: which of them exist
     text_slots: Slots = field(default=None)  # type: ignore[assignment]  # made from text_mask where not given
     patch_slots: Slots = field(default=None)  # type: ignore[assignment]
+    # Of the joint objectives: V regions of each image, padded at the end. With features there are no images [B, 0].
+    boxes: Tensor | None = None  # [B, V, 4]: x0, y0, x1, y1 in 0..1 of the image as it is seen
+    regions: Tensor | None = None  # [B, V] bool: regions that are no padding
+    features: Tensor | None = None  # [B, V, D] float16, of a frozen tower
+    pooled: Tensor | None = None  # [B, D] float16: the whole images, as the tower pools them
 
     def __post_init__(self) -> None:
         if self.negatives is not None and self.negative_valid is None:

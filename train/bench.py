@@ -8,7 +8,7 @@ import torch
 
 from train.batch import Batch
 from train.config import TrainConfig
-from train.model import Macco
+from train.objective import Objective
 from train.processes import choose_device, joined
 from train.run import open_loader
 from train.starting import load_start
@@ -54,7 +54,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def random_batch(model: Macco, size: int) -> Batch:
+def random_batch(model: Objective, size: int) -> Batch:
     """A batch of noise with masks as many as in real ones, in the sizes of a model."""
     random = torch.Generator().manual_seed(0)
     rows, columns = model.image.grid

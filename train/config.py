@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
 from train.data.masks import MaskConfig
+from train.joint_config import JointConfig
 from train.model import Method
 
 PRESETS = Path(__file__).parent / "presets"
@@ -47,13 +48,14 @@ class OptimizerConfig:
     """AdamW with warm-up and cosine."""
 
     lr: float = 5e-7  # of CLIP
-    predictor_lr: float = 1e-3  # of predictors and mask tokens
+    predictor_lr: float = 1e-3  # of predictors and mask tokens, and of a joint encoder
     decay: float = 0.2  # of CLIP's matrices; its gains, biases and scale have none
     predictor_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6
     warmup: int = 50  # steps
+    predictors_first: int = 0  # steps, before all others, in which only predictors learn, where there are any
     clip_norm: float = 0.0  # of all gradients together; 0: not clipped
 
 
@@ -70,8 +72,10 @@ class ValidationConfig:
 class TrainConfig:
     """One run. The defaults are the paper's for ViT-B/32."""
 
+    objective: Literal["macco", "cacr", "iais-singular", "iais-distributed", "itm"] = "macco"
     model: ModelConfig = field(default_factory=ModelConfig)
     method: Method = field(default_factory=Method)
+    joint: JointConfig = field(default_factory=JointConfig)  # of the other objectives
     masks: MaskConfig = field(default_factory=MaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -94,7 +98,7 @@ class TrainConfig:
 
 
 # What may change when a run goes on: it says where and how fast, not what comes out.
-FREE = {"device", "log_every", "save_every", "tensorboard", "wandb", "interpolate"} | {
+FREE = {"device", "log_every", "save_every", "tensorboard", "wandb", "interpolate", "joint.eval_store"} | {
     f"data.{name}" for name in ("workers", "prefetch", "max_broken")
 }
 
@@ -124,8 +128,10 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
 
 def _check(config: TrainConfig) -> None:
     least = {
-        "data.batch_size": 1, "data.workers": 0, "data.prefetch": 1, "optimizer.warmup": 0, "steps": 0,
+        "data.batch_size": 1, "data.workers": 0, "data.prefetch": 1, "optimizer.warmup": 0, "optimizer.predictors_first": 0, "steps": 0,
         "micro_batch": 0, "log_every": 1, "save_every": 0,
+        "joint.layers": 1, "joint.width": 1, "joint.heads": 1, "joint.count": 1, "joint.negatives": 1,
+        "joint.offline": 0,
     }  # fmt: skip
     values = flat(asdict(config))
     for key, low in least.items():
@@ -136,9 +142,20 @@ def _check(config: TrainConfig) -> None:
             raise UserError(f"{key} is {values[key]}: it lies between 0 and 1")
     if config.steps == 0 and config.epochs <= 0:
         raise UserError(f"epochs is {config.epochs}: it is more than 0")
+    if config.objective != "macco":
+        _check_joint(config)
     m = config.method
     if not (m.contrast or m.mir or m.mlm or m.mim):
         raise UserError("every loss is off: set one of method.contrast, method.mir, method.mlm, method.mim")
+
+
+def _check_joint(config: TrainConfig) -> None:
+    if config.ema:
+        raise UserError("ema averages a CLIP's weights: leave it 0 for a joint objective")
+    if config.joint.offline > config.joint.negatives:
+        raise UserError("joint.offline is more than joint.negatives, of which they are a part")
+    if config.data.batch_size < 2:
+        raise UserError("data.batch_size is 1: in-batch negatives need at least 2")
 
 
 def preset_names() -> list[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from train.batch import Batch
 from train.losses.contrastive import clip_contrast, intra_modal
 from train.losses.masked import masked_pixels, masked_words, patch_pixels
 from train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
+from train.objective import Objective
 from train.predictors import ImagePredictor, TextPredictor, inject
-from train.towers import Encoded, Text, encode_both, image_tower, pixel_statistics
+from train.towers import Encoded, encode_both
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -60,16 +61,12 @@ class Encodings:
     negatives: Tensor | None  # [B, K, D], not normalised
 
 
-class Macco(nn.Module):
-    """An open_clip model under the MACCO objective. All sizes are read from the model."""
+class Macco(Objective):
+    """An open_clip model under the MACCO objective."""
 
     def __init__(self, clip: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.clip: Any = clip
+        super().__init__(clip)
         self.method = method
-        self.text = Text(clip)
-        visual: Any = clip.visual
-        self.image = image_tower(visual)
         joint = self._joint_width()
         heads = method.heads or max(1, joint // 64)
         if joint % heads:
@@ -82,13 +79,15 @@ class Macco(nn.Module):
         if method.mim:
             grid, patch = self.image.grid, self.image.patch
             self.prediction_image = ImagePredictor(joint, heads, method.image_depth, grid, patch)
-        mean, std = pixel_statistics(visual)
         if method.negatives:
             self.register_buffer("margin", torch.zeros(method.negatives))
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.alone = False  # predictors learn alone: the towers are as they are, and keep no graph
         self._freeze()
         self.clamp_logit_scale()  # SigLIP's starts above
+
+    @property
+    def hard_negatives(self) -> int:
+        return self.method.negatives
 
     def _joint_width(self) -> int:
         with torch.no_grad():
@@ -124,14 +123,12 @@ class Macco(nn.Module):
             for block in tower.blocks:
                 block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
 
-    def pixels(self, images: Tensor) -> Tensor:
-        """Images [B, 3, S, S]: uint8 is normalised here, on the device; floats are taken as they are."""
-        if images.is_floating_point():
-            return images
-        return (images - self.get_buffer("pixel_mean")) / self.get_buffer("pixel_std")
-
     def encode(self, batch: Batch, pixels: Tensor) -> Encodings:
         """Run the towers on the batch and, as far as the losses ask for it, on its masked twin."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.alone):
+            return self._encode(batch, pixels)
+
+    def _encode(self, batch: Batch, pixels: Tensor) -> Encodings:
         m = self.method
         text_mask = batch.text_mask if m.masked_views or m.mlm else None
         patch_mask = batch.patch_mask if m.masked_views or m.mim else None

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from train.model import Macco
+from torch import nn
 
 
 def parameter_groups(
-    model: Macco, *, lr: float, predictor_lr: float, decay: float, predictor_decay: float
+    model: nn.Module, *, lr: float, predictor_lr: float, decay: float, predictor_decay: float
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: CLIP's matrices, CLIP's gains, biases and logit scale (no decay), and what is new.
 

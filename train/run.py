@@ -16,10 +16,12 @@ from pipeline.store import Store
 from train import checkpoint, ranks
 from train.batch import Batch
 from train.config import DataConfig, TrainConfig, dump, read, require_same, resolve
-from train.data import Loader, MaskConfig, open_training_data
+from train.data import Loader, MaskConfig, RegionPlan, open_training_data
+from train.features import prepared
+from train.joint_config import JointConfig
 from train.metrics import Metrics, Row
 from train.metrics import read as read_metrics
-from train.model import Macco
+from train.objective import Objective
 from train.processes import choose_device, joined
 from train.starting import load_start
 from train.training import Training
@@ -32,15 +34,31 @@ Log = Callable[[str], None]
 
 
 def open_loader(
-    data: DataConfig, model: Macco, tokenizer: Any, masks: MaskConfig, seed: int, log: Log
+    data: DataConfig,
+    model: Objective,
+    tokenizer: Any,
+    masks: MaskConfig,
+    seed: int,
+    log: Log,
+    joint: JointConfig | None = None,
+    device: torch.device | None = None,
 ) -> Loader:
-    """The loader of a data set for a model's sizes."""
+    """The loader of a data set for a model's sizes; with `joint`, of the regions that it asks for.
+
+    Features of a frozen tower are made on `device` first, where the store has not got them.
+    """
     world = ranks.world()
     if data.batch_size % world:
         raise UserError(f"data.batch_size {data.batch_size} is no multiple of the {world} ranks")
     (rows, columns), patch = model.image.grid, model.image.patch
     if rows != columns or patch[0] != patch[1]:
         raise UserError("the loader cuts square images of square patches, unlike this model's")
+    regions = None
+    if joint is not None:
+        regions = RegionPlan(joint.regions, joint.count, joint.box_score, (rows, columns))
+        if joint.tower == "frozen":
+            made = prepared(Store.open(data.store), model, regions, device or torch.device("cpu"), log)
+            regions = replace(regions, features=made)
     return open_training_data(
         data.store,
         tokenizer,
@@ -52,7 +70,8 @@ def open_loader(
         masks=masks,
         full_length=model.text.fixed_length,
         cache=data.cache or None,
-        negatives=model.method.negatives,
+        negatives=model.hard_negatives,
+        regions=regions,
         seed=seed,
         rank=ranks.rank(),
         world_size=world,
@@ -82,8 +101,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         if checkpoint.path(run, checkpoint.LATEST).is_file():
             require_same(resolve(read(run / CONFIG)), config, run)
         start = load_start(config.model, config.seed)
-        training = Training(config, start.model, device)
-        opened = (training.model, start.tokenizer, config.masks, config.seed, say)
+        training = begin(config, start.model, device)
+        joint = None if config.objective == "macco" else config.joint
+        opened = (training.model, start.tokenizer, config.masks, config.seed, say, joint, device)
         loader = open_loader(config.data, *opened)
         judges = None
         if config.validation.where or config.validation.store:
@@ -91,7 +111,7 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             judges = open_loader(
                 replace(config.data, store=v.store or config.data.store, where=v.where), *opened
             )
-        training.total = config.steps or max(1, round(config.epochs * len(loader)))
+        training.total = training.first + (config.steps or max(1, round(config.epochs * len(loader))))
         if checkpoint.path(run, checkpoint.LATEST).is_file():
             state = checkpoint.load(run, checkpoint.LATEST)
             try:
@@ -114,6 +134,15 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             loader.close()
             if metrics is not None:
                 metrics.close()
+
+
+def begin(config: TrainConfig, clip: Any, device: torch.device) -> Training:
+    """The state of a run before its first step, by its objective."""
+    if config.objective == "macco":
+        return Training(config, clip, device)
+    from train.joint_training import JointTraining  # transformers takes seconds to import
+
+    return JointTraining(config, clip, device)
 
 
 class Loop:
@@ -174,11 +203,10 @@ class Loop:
     def _row(self, norms: Row) -> None:
         t = self.training
         losses, steps = self.window.mean()
-        row = losses | norms
+        row = losses | norms | t.scalars()
         row |= {
             "rate": t.optimizer.param_groups[0]["lr"],
             "rate_new": t.optimizer.param_groups[-1]["lr"],
-            "logit_scale": float(t.model.clip.logit_scale.detach().exp()),
             "epoch": t.step / len(self.loader),
             "samples_per_second": steps * t.config.data.batch_size / self.seconds,
             "broken_images": float(self.loader.broken),

@@ -12,6 +12,7 @@ from train.accumulate import backward
 from train.batch import Batch
 from train.config import TrainConfig
 from train.model import Macco
+from train.objective import Objective
 from train.optimizer import parameter_groups
 from train.schedule import factor
 
@@ -23,7 +24,7 @@ class Training:
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
-        self.model = Macco(clip, config.method).to(device)
+        self.model = self.build(clip).to(device)
         ranks.broadcast(self.model)
         o = config.optimizer
         groups = parameter_groups(
@@ -40,7 +41,13 @@ class Training:
         if config.compile:
             self.model.compile_blocks()
         self.step = 0
-        self.total = config.steps
+        predicts = config.objective == "macco" and (config.method.mlm or config.method.mim)
+        self.first = o.predictors_first if predicts else 0
+        self.total = self.first + config.steps
+
+    def build(self, clip: nn.Module) -> Objective:
+        """The model that the configuration asks for."""
+        return Macco(clip, self.config.method)
 
     def precision(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -50,16 +57,13 @@ class Training:
 
     def update(self, batch: Batch, *, norms: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One step. Returns this rank's losses and, where asked for, the norms of the whole batch's gradients."""
-        size = self.config.micro_batch or len(batch)
-        parts = [batch] if size >= len(batch) else batch.split(size)
-        losses = backward(self.model, [part.to(self.device) for part in parts], self.precision)
+        losses = self.gradients(batch)
         ranks.average_gradients(self.model.parameters())
         lengths = self._norms() if norms else {}
         if self.config.optimizer.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        share = factor(self.step, self.config.optimizer.warmup, self.total)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"] = rate * self._share(0 if group["name"] == "new" else self.first)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.clamp_logit_scale()
@@ -67,6 +71,24 @@ class Training:
             self.ema.update_parameters(self.model.clip)
         self.step += 1
         return losses, lengths
+
+    def _share(self, begin: int) -> float:
+        """The share of its base rate that a group which begins to learn at step `begin` has now."""
+        if self.step < begin:
+            return 0.0
+        return factor(self.step - begin, self.config.optimizer.warmup, self.total - begin)
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add this rank's gradients of a step to the parameters; returns its losses."""
+        assert isinstance(self.model, Macco)
+        self.model.alone = self.step < self.first
+        size = self.config.micro_batch or len(batch)
+        parts = [batch] if size >= len(batch) else batch.split(size)
+        return backward(self.model, [part.to(self.device) for part in parts], self.precision)
+
+    def scalars(self) -> dict[str, float]:
+        """What else is written of a step."""
+        return {"logit_scale": float(self.model.clip.logit_scale.detach().exp())}
 
     def _norms(self) -> dict[str, Tensor]:
         image, text = ({id(p) for p in tower.parameters()} for tower in (self.model.image, self.model.text))

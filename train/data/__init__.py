@@ -8,14 +8,15 @@ import torch
 from pipeline.cache import ImageCache
 from pipeline.errors import UserError
 from pipeline.store import Store
+from train.data.grounded import RegionBatches
 from train.data.index import build
-from train.data.loader import Loader, Plan
+from train.data.loader import Batches, Loader, Plan, RegionPlan
 from train.data.masks import MaskConfig
 from train.data.rows import NEGATIVE_KINDS, NEGATIVES
 from train.data.selection import Selection
 from train.data.tokens import Tokenize
 
-__all__ = ["Loader", "MaskConfig", "open_training_data"]
+__all__ = ["Loader", "MaskConfig", "RegionPlan", "open_training_data"]
 
 
 def open_training_data(
@@ -31,6 +32,7 @@ def open_training_data(
     full_length: bool = False,
     cache: str | None = None,
     negatives: int = 0,
+    regions: RegionPlan | None = None,
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -45,7 +47,8 @@ def open_training_data(
     `where` is SQL over the columns of samples, concepts and boxes (see Selection for what each clause drops);
     what it leaves is told to `log`, on rank 0. `batch_size` counts the pairs of one rank. `full_length` is for
     text towers that read their padding (Text.fixed_length). `cache` is what `macco-prep cache` made; `negatives`
-    hard negatives of `macco-train negatives` come with each pair. More than `max_broken` unreadable images on
+    hard negatives of `macco-train negatives` come with each pair. With `regions` batches are those of joint
+    objectives: regions, and no masks. More than `max_broken` unreadable images on
     one rank end the run; until then each is replaced and counted.
 
     Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
@@ -81,6 +84,7 @@ def open_training_data(
         seed=seed,
         rank=rank,
         world_size=world_size,
+        regions=regions,
     )
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
-    return Loader(plan, workers, prefetch, max_broken, pin)
+    return Loader(plan, workers, prefetch, max_broken, pin, Batches if regions is None else RegionBatches)

@@ -109,3 +109,8 @@ def cut(image: Image.Image, crop: Crop, side: int) -> NDArray[np.uint8]:
     box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
     pixels = np.asarray(image.crop(box).resize((side, side), Resampling.BICUBIC))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def whole(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """All of the image, squeezed to [3, side, side]: what lies at its edges is seen too."""
+    return cut(image, Crop(0, 0, image.height, image.width, image.width, image.height), side)

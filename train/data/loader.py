@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,17 @@ TRIES: Final = 8  # samples tried in place of one whose image cannot be read
 
 
 @dataclass(frozen=True)
+class RegionPlan:
+    """Which regions of an image a joint encoder sees, and where their features lie."""
+
+    kind: Literal["boxes", "grid"]
+    count: int  # regions at most; the first is the whole image
+    box_score: float
+    grid: tuple[int, int]  # patches: rows, columns
+    features: str | None = None  # folder of train.features; None: images are loaded
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that the batches depend on; workers get a copy."""
 
@@ -42,6 +53,7 @@ class Plan:
     seed: int
     rank: int
     world_size: int
+    regions: "RegionPlan | None" = None  # of the joint objectives: no masks then
 
     @property
     def steps(self) -> int:
@@ -85,7 +97,7 @@ class Batches(Dataset[Loaded]):
         try:
             for k in range(plan.batch_size):
                 made.append(self._sample(epoch, step * plan.batch_size + k, broken))
-            return Loaded(self._collate(made), broken)
+            return Loaded(self.collate(made), broken)
         except UserError as error:  # DataLoader would wrap its message in a traceback
             return Loaded(None, broken, str(error))
 
@@ -93,7 +105,12 @@ class Batches(Dataset[Loaded]):
         """The sample at a position of this rank's part of the epoch, and its number in the index."""
         if self._opened is None:
             plan = self.plan
-            fetch = Fetch(plan.store_url, plan.index, plan.selection, plan.cache_url, plan.negatives)
+            box_score = None
+            if plan.regions is not None and plan.regions.features is None and plan.regions.kind == "boxes":
+                box_score = plan.regions.box_score
+            fetch = Fetch(
+                plan.store_url, plan.index, plan.selection, plan.cache_url, plan.negatives, box_score
+            )
 
             @lru_cache(maxsize=2)
             def order(epoch: int) -> Epoch:
@@ -116,46 +133,50 @@ class Batches(Dataset[Loaded]):
         piece = window.pieces[which]
         return int(self.plan.index.starts[piece + 1] - ends[which] + slot), fetched[slot]
 
-    def _sample(self, epoch: int, position: int, broken: list[str]) -> tuple[str, Any, Any, Any, Any, Any]:
+    def _sample(self, epoch: int, position: int, broken: list[str]) -> Any:
         plan = self.plan
         for _ in range(TRIES):
             number, sample = self._find(epoch, position)
-            random = np.random.default_rng((plan.seed, epoch, number))
             try:
-                data = read(sample.source, sample.member, sample.offset, sample.size)
-                image = decode(data, plan.image_size)
+                return self.make(sample, np.random.default_rng((plan.seed, epoch, number)))
             except BrokenImageError as error:
                 broken.append(f"{sample.id}: {error}")
                 # Not the next in this batch, which would be in it twice and its own negative.
                 position = (position + plan.batch_size) % (plan.steps * plan.batch_size)
-                continue
-            crop = draw_crop(*image.size, random)
-            tokens = plan.tokenize(sample.caption)
-            grid = plan.image_size // plan.patch_size
-            text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, plan.masks, random)
-            wrong = [None if caption is None else plan.tokenize(caption).ids for caption in sample.negatives]
-            return sample.id, cut(image, crop, plan.image_size), tokens.ids, text, patch, wrong
         raise UserError(
             f"{TRIES} images in a row cannot be read, the last {broken[-1]}: are the shards where they were?"
         )
 
-    def _collate(self, made: list[tuple[str, Any, Any, Any, Any, Any]]) -> Batch:
+    def make(self, sample: Sample, random: np.random.Generator) -> Any:
+        """One sample's part of a batch; raises BrokenImageError."""
+        plan = self.plan
+        data = read(sample.source, sample.member, sample.offset, sample.size)
+        image = decode(data, plan.image_size)
+        crop = draw_crop(*image.size, random)
+        tokens = plan.tokenize(sample.caption)
+        grid = plan.image_size // plan.patch_size
+        text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, plan.masks, random)
+        return (
+            sample.id,
+            cut(image, crop, plan.image_size),
+            tokens.ids,
+            text,
+            patch,
+            self.wrong(sample),
+        )
+
+    def wrong(self, sample: Sample) -> list[Any]:
+        """Token ids of the sample's hard negatives, None where there is none."""
+        return [None if caption is None else self.plan.tokenize(caption).ids for caption in sample.negatives]
+
+    def collate(self, made: list[Any]) -> Batch:
+        """What `make` gave for each sample as a batch."""
         ids, images, tokens, text, patch, wrong = zip(*made, strict=True)
-        padded = self._pad(tokens)
+        padded = self.pad(tokens)
         mask = torch.zeros_like(padded, dtype=torch.bool)
         for row, masked in enumerate(text):
             mask[row, : len(masked)] = torch.from_numpy(masked)
-        negatives = valid = None
-        if self.plan.negatives:
-            exist = [one is not None for of_sample in wrong for one in of_sample]
-            # Where there is none, the caption itself stands, and does not count.
-            flat = [
-                own if one is None else one
-                for own, of_sample in zip(tokens, wrong, strict=True)
-                for one in of_sample
-            ]
-            shape = (len(made), self.plan.negatives)
-            negatives, valid = self._pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
+        negatives, valid = self.pad_wrong(tokens, wrong)
         return Batch(
             torch.from_numpy(np.stack(images)),
             padded,
@@ -166,7 +187,21 @@ class Batches(Dataset[Loaded]):
             valid,
         )
 
-    def _pad(self, tokens: Sequence[Any]) -> Tensor:
+    def pad_wrong(self, tokens: Sequence[Any], wrong: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
+        """Hard negatives [B, K, L'] and which exist [B, K]."""
+        if not self.plan.negatives:
+            return None, None
+        exist = [one is not None for of_sample in wrong for one in of_sample]
+        # Where there is none, the caption itself stands, and does not count.
+        flat = [
+            own if one is None else one
+            for own, of_sample in zip(tokens, wrong, strict=True)
+            for one in of_sample
+        ]
+        shape = (len(tokens), self.plan.negatives)
+        return self.pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
+
+    def pad(self, tokens: Sequence[Any]) -> Tensor:
         """Token ids of captions, [N, L] int64."""
         length = self.plan.tokenize.context if self.plan.full_length else max(map(len, tokens))
         padded = torch.full((len(tokens), length), self.plan.tokenize.padding)
@@ -191,7 +226,15 @@ class _Places(Sampler[tuple[int, int]]):
 class Loader:
     """Each iteration yields what is left of the current epoch. `epoch` and `step` name the next batch."""
 
-    def __init__(self, plan: Plan, workers: int, prefetch: int, max_broken: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        prefetch: int,
+        max_broken: int,
+        pin_memory: bool,
+        batches: type[Batches] = Batches,
+    ) -> None:
         if not plan.steps:
             total = plan.batch_size * plan.world_size
             raise UserError(
@@ -202,6 +245,7 @@ class Loader:
         self.broken = 0  # images replaced so far, in the batches handed out
         self.broken_examples: list[str] = []
         self._max_broken = max_broken
+        self._batches = batches
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "batch_size": None}
         # DataLoader draws seeds for its workers, unused here: not from the generator of the training.
         self._options["generator"] = torch.Generator()
@@ -232,7 +276,7 @@ class Loader:
     def _next(self) -> Batch:
         if self._stream is None:
             places = _Places(len(self), self.epoch, self.step)
-            self._stream = iter(DataLoader(Batches(self.plan), sampler=places, **self._options))
+            self._stream = iter(DataLoader(self._batches(self.plan), sampler=places, **self._options))
         loaded = next(self._stream)
         self.broken += len(loaded.broken)
         self.broken_examples = (self.broken_examples + loaded.broken)[:10]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.cache import ImageCache
 from pipeline.errors import UserError
@@ -27,6 +28,7 @@ class Sample:
     """One image-caption pair, its image still where it lies."""
 
     id: str
+    shard: str
     caption: str
     source: str
     member: str | None
@@ -34,6 +36,7 @@ class Sample:
     size: int | None
     concepts: list[Grounded]
     negatives: list[str | None]  # of each kind, as far as asked for
+    regions: NDArray[np.float32]  # [K, 5]: all distinct boxes of the image, best first, with their scores
 
 
 class Rows:
@@ -46,6 +49,7 @@ class Rows:
         boxes: dict[str, Any],
         negatives: dict[tuple[int, int], str],
         kinds: int,
+        regions: dict[str, Any] | None = None,
     ) -> None:
         self._samples = samples
         self._negatives = negatives
@@ -56,12 +60,19 @@ class Rows:
         self._concept_starts = np.searchsorted(concepts["slot"], slots)
         self._box_starts = np.searchsorted(boxes["slot"], slots)
         self._corners = np.stack([boxes[name] for name in ("x0", "y0", "x1", "y1")], 1)
+        self._regions = np.empty((0, 5), np.float32)
+        self._region_starts = np.zeros(len(slots), np.int64)
+        if regions is not None:
+            self._regions = np.stack([regions[name] for name in ("x0", "y0", "x1", "y1", "score")], 1)
+            self._region_starts = np.searchsorted(regions["slot"], slots)
 
     def __getitem__(self, slot: int) -> Sample:
-        names = ("id", "caption", "source", "member", "offset", "size")
+        names = ("id", "shard", "caption", "source", "member", "offset", "size")
         values = {name: self._samples[name][slot].as_py() for name in names}
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
-        return Sample(**values, concepts=self._grounded(slot), negatives=negatives)
+        first, last = self._region_starts[slot : slot + 2]
+        regions = self._regions[first:last]
+        return Sample(**values, concepts=self._grounded(slot), negatives=negatives, regions=regions)
 
     def _grounded(self, slot: int) -> list[Grounded]:
         first, last = self._box_starts[slot : slot + 2]
@@ -85,10 +96,18 @@ class Fetch:
     """Reads pieces of a store. Made in the process that uses it."""
 
     def __init__(
-        self, store_url: str, index: Index, selection: Selection, cache_url: str | None, negatives: int
+        self,
+        store_url: str,
+        index: Index,
+        selection: Selection,
+        cache_url: str | None,
+        negatives: int,
+        box_score: float | None = None,
     ) -> None:
+        """box_score: of the boxes that samples bring as regions; None: they bring none."""
         self._store = Store.open(store_url)
         self._negatives = negatives
+        self._box_score = box_score
         self._index = index
         self._selection = selection
         self._cache = ImageCache.open(cache_url) if cache_url is not None else None
@@ -131,7 +150,20 @@ class Fetch:
             f"{self._selection.relation('boxes', own, files, store)} "
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
-        return Rows(samples, concepts, boxes, self._wrong(shards), self._negatives)
+        wrong, regions = self._wrong(shards), self._regions(files)
+        return Rows(samples, concepts, boxes, wrong, self._negatives, regions)
+
+    def _regions(self, files: Sequence[str]) -> dict[str, Any] | None:
+        """The boxes of the samples' images, whichever caption they were found for."""
+        if self._box_score is None:
+            return None
+        found: dict[str, Any] = self._connection.execute(
+            f"SELECT slot, x0, y0, x1, y1, max(score) AS score FROM {scan(self._store.url, 'boxes', files)} "
+            "JOIN (SELECT slot, dataset, shard, key FROM _samples) USING (dataset, shard, key) "
+            "WHERE score >= ? GROUP BY ALL ORDER BY slot, score DESC, x0, y0, x1, y1",
+            [self._box_score],
+        ).fetchnumpy()
+        return found
 
     def _wrong(self, shards: Sequence[str]) -> dict[tuple[int, int], str]:
         """Negative captions by slot and kind."""
@@ -149,9 +181,9 @@ class Fetch:
         """SQL of the samples with where their images lie: in the cache, if they are there."""
         cached = sorted(set(shards) & self._cached)
         if self._cache is None or not cached:
-            return 'SELECT sample_id AS id, caption, source, member, "offset", size FROM _samples'
+            return 'SELECT sample_id AS id, shard, caption, source, member, "offset", size FROM _samples'
         return (
-            "SELECT s.sample_id AS id, s.caption, coalesce(c.file, s.source) AS source, s.member, "
+            "SELECT s.sample_id AS id, s.shard, s.caption, coalesce(c.file, s.source) AS source, s.member, "
             'coalesce(c.at, s."offset") AS "offset", coalesce(c.bytes, s.size) AS size '
             f"FROM _samples s LEFT JOIN {self._cache.sql(cached)} c "
             # Only what was made from this very image: a store may have been extracted anew.
