@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import open_clip
+import psutil
 import pytest
 import torch
 import yaml
@@ -249,42 +250,40 @@ def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     assert results(tmp_path) == results(whole)
 
 
-def test_killed_workers_and_the_command(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
+    place: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    for run in ("negclip-1", "longer-0", "longer-1"):
+        shutil.rmtree(out / "runs" / run)
+    data = ["--val", str(place / "data"), "--test", str(place / "data"), "--store", str(place / "store")]
     command = [
         sys.executable,
         "-m",
         "train.cli",
         "study",
         str(place / "study.yaml"),
-        "--store",
-        str(place / "store"),
-    ]
-    command += [
-        "--val",
-        str(place / "data"),
-        "--test",
-        str(place / "data"),
         "--out",
-        str(tmp_path),
-        "--jobs",
-        "1",
+        str(out),
+        *data,
     ]
+    command += ["--jobs", "1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while (
-        not list(tmp_path.glob("runs/*/record.json"))
-        and time.monotonic() < deadline
-        and process.poll() is None
-    ):
+    deadline = time.monotonic() + 240
+    while not (out / "runs/negclip-1").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
     process.wait()
-    assert not (tmp_path / "runs/longer-1/record.json").exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert workers
+    assert not psutil.wait_procs(workers, 60)[1]
+    assert not (out / "runs/longer-1").exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=480)
     assert again.returncode == 0, again.stderr
     assert "control: NegCLIP moves text by" in again.stdout
-    assert results(tmp_path) == results(whole)
+    assert results(out) == results(whole)
 
 
 def test_a_run_that_fails_costs_only_itself(place: Path, tmp_path: Path) -> None:
