@@ -319,3 +319,27 @@ def test_the_commands(whole, clip, tmp_path):
     assert "samples/s" in runner.invoke(app, given).output
     code = "import sys, train.cli; assert not {'torch', 'duckdb'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_predictors_may_learn_first_on_towers_as_they_are(small, clip, tmp_path):
+    config = small("optimizer.predictors_first=2", "steps=3")
+    assert not train(config, tmp_path, after(2), quiet)
+    begun, start = state(tmp_path)["model"], load_clip(clip).model.state_dict()
+    assert all(torch.equal(begun[f"clip.{name}"], value) for name, value in start.items())
+    assert train(config, tmp_path, never, quiet)
+    ended = state(tmp_path)
+    assert ended["step"] == 5  # `steps` of the towers, after those of the predictors
+    moved = {
+        name.split(".")[0] for name, value in begun.items() if not torch.equal(value, ended["model"][name])
+    }
+    assert {"clip", "prediction_text", "prediction_image", "text_mask_token"} <= moved
+
+
+def test_without_predictors_none_learn_first(small, tmp_path):
+    train(
+        small("optimizer.predictors_first=2", "steps=1", "method.mlm=0", "method.mim=0"),
+        tmp_path,
+        never,
+        quiet,
+    )
+    assert state(tmp_path)["step"] == 1
