@@ -39,8 +39,7 @@ class Crew:
         if processes:
             context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
             self._asked = context.Event()
-            threads = max(1, (os.cpu_count() or 1) // processes)
-            self._pool = ProcessPoolExecutor(processes, context, _begin, (self._asked, threads))
+            self._pool = ProcessPoolExecutor(processes, context, _begin, (self._asked, processes))
 
     def do(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """Do jobs in this order; yields each as it ends. Ends early where it is asked to stop."""
@@ -100,12 +99,12 @@ def _attempt(job: Job, stop: Stop) -> Done | None:
 _asked: Event
 
 
-def _begin(asked: Event, threads: int) -> None:
+def _begin(asked: Event, processes: int) -> None:
     global _asked
     _asked = asked
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # the parent is told, and tells
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -113,9 +113,9 @@ class Plan(_Strict):
         chosen = self.arms[arm]
         tuned = parse(f"{key}={value}" for key, value in values.items())
         presets = [preset(name) for name in chosen.presets]
-        # A worker of a study has one core: processes of its own would take it from another.
-        own: Layer = {"seed": seed, "data": {"workers": 0}}
-        config = resolve(self.base, tuned, *presets, chosen.layer, overrides, own)
+        # Runs share the cores: processes that read would take them from each other, unless asked for.
+        alone: Layer = {"data": {"workers": 0}}
+        config = resolve(alone, self.base, tuned, *presets, chosen.layer, overrides, {"seed": seed})
         steps, epochs = round(config.steps * chosen.times_steps), config.epochs * chosen.times_steps
         return replace(config, steps=steps, epochs=epochs)
 
