@@ -458,3 +458,10 @@ def test_command_line(data: Places, folder: Path, tmp_path: Path, capsys: pytest
     assert not app(arguments, standalone_mode=False)
     assert "cola: 0 of 8 images are in the store" in capsys.readouterr().out
     assert pq.read_table(matches).num_rows == 0
+
+
+def test_captions_are_encoded_as_open_clip_encodes_them(loaded: Any) -> None:
+    captions = ["", "a dog", "two zebras standing in front of a very old wooden fence, in the rain " * 3]
+    features = DualEncoder(*loaded, device="cpu").text_features(captions)
+    expected = loaded.model.eval().encode_text(loaded.tokenizer(captions), normalize=True)
+    np.testing.assert_allclose(features, expected.detach().numpy(), atol=1e-5)

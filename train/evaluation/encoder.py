@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +16,7 @@ from pipeline.image_bytes import read_image_bytes
 from train.evaluation.item import Picture
 from train.evaluation.judged import Floats
 from train.evaluation.scorer import CORRUPT, MISSING, OK
+from train.towers import Text
 
 _ROWS: Final = 16_384  # pairs whose features are gathered at once
 
@@ -100,6 +102,7 @@ class DualEncoder:
         self.device = device
         self.batch_size = batch_size
         self.workers = workers
+        self._text = _causal_text(model)
         self._pictures: dict[Picture, Floats | str] = {}
         self._captions: dict[str, Floats] = {}
 
@@ -159,8 +162,17 @@ class DualEncoder:
         for start in range(0, len(wanted), self.batch_size):
             batch = wanted[start : start + self.batch_size]
             with torch.inference_mode():
-                features = self.model.encode_text(self.tokenizer(batch).to(self.device), normalize=True)
+                features = self._encode_texts(self.tokenizer(batch).to(self.device))
             self._captions.update(zip(batch, _checked(features), strict=True))
+
+    def _encode_texts(self, tokens: Tensor) -> Tensor:
+        """Normalised features of token ids [n, context]; padding that no token sees is left out."""
+        if self._text is None:
+            features: Tensor = self.model.encode_text(tokens, normalize=True)
+            return features
+        ends = self._text.ends(tokens)
+        tokens = tokens[:, : int(ends.max()) + 1]
+        return F.normalize(self._text.encode(self._text.embed(tokens), ends).cls, dim=-1)
 
     def encode_dataset(self, dataset: Any) -> tuple[Floats, list[int]]:
         """Features [n, D] and labels of a data set of (PIL image, label), which is not kept."""
@@ -185,6 +197,15 @@ class DualEncoder:
         if isinstance(features, str):
             raise ValueError(f"{picture} could not be read: {features}")
         return features
+
+
+def _causal_text(model: Any) -> Text | None:
+    """The text tower where each token sees only those before it."""
+    try:
+        text = Text(model)
+    except (UserError, AttributeError):
+        return None  # one of another library
+    return None if text.fixed_length else text
 
 
 class _Preprocessed(Dataset[tuple[Tensor, int]]):
