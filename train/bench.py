@@ -6,6 +6,7 @@ from itertools import islice
 
 import torch
 
+from pipeline.errors import UserError
 from train.batch import Batch
 from train.config import TrainConfig
 from train.objective import Objective
@@ -20,6 +21,10 @@ WORDS, TEXT_MASK, PATCH_MASK = 14, 3, 0.3  # of a random batch: tokens, masked o
 
 def measure(config: TrainConfig, steps: int, log: Callable[[str], None]) -> dict[str, float]:
     """Log and return samples per second of the step and, where the configuration has a store, of the loader."""
+    if config.objective != "macco":
+        raise UserError(
+            f"bench measures MACCO's step, not that of {config.objective}: see benchmarks/cacr.py --step"
+        )
     device = choose_device(config.device)
     with joined(device):
         start = load_start(config.model, config.seed)

@@ -33,6 +33,8 @@ def trained_clip(run: Path, weights: str = "", interpolate: float | None = None)
     trained weights, the rest the start's; None: as the run was configured.
     """
     config = saved_config(run)
+    if config.objective != "macco":
+        raise UserError(f"{run} holds a joint encoder ({config.objective}), not a CLIP")
     weights = weights or ("ema" if config.ema else "latest")
     share = config.interpolate if interpolate is None else interpolate
     if weights not in WEIGHTS:
@@ -75,6 +77,13 @@ def write(
 def export_run(
     run: Path, out: Path, format: str = "open_clip", weights: str = "", interpolate: float | None = None
 ) -> None:
-    """Write the plain CLIP of a run as a folder."""
+    """Write the plain CLIP of a run as a folder; of a joint objective, its joint encoder."""
+    if saved_config(run).objective != "macco":
+        from train.joint_product import export_joint
+
+        if format != "open_clip" or interpolate is not None:
+            raise UserError(f"{run} holds a joint encoder: it has one format, and no start to mix with")
+        export_joint(run, out, weights)
+        return
     clip, _, tokenizer = trained_clip(run, weights, interpolate)
     write(clip, out, format, architecture(saved_config(run).model.name), tokenizer)

@@ -35,6 +35,8 @@ def write_report(run: Path) -> None:
     config = saved_config(run)
     rows = read(run)
     try:
+        if config.objective != "macco":
+            raise UserError(f"{config.objective} rebuilds nothing")
         shown = "".join(_example(example) for example in reconstruct(run, config, EXAMPLES))
     except UserError as error:
         shown = f"<p>No reconstructions: {escape(str(error))}</p>"

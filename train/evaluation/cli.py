@@ -43,14 +43,18 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images or captions encoded at once.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: this one.")] = 4,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Concept store of the benchmarks' images, for a joint encoder that reads boxes."),
+    ] = None,
 ) -> None:
     """Benchmark a model; exit code 1 if a benchmark asked for by name could not be run."""
     import torch
 
-    from train.evaluation.encoder import DualEncoder
-    from train.evaluation.loading import ACTIVATIONS, load_clip, shipped
+    from train.evaluation.loading import ACTIVATIONS, shipped
     from train.evaluation.manifest import MissingDataError
-    from train.evaluation.registry import expand, run
+    from train.evaluation.opening import open_scorer
+    from train.evaluation.registry import FeaturesNeededError, expand, run
     from train.evaluation.report import write_report
 
     own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
@@ -61,21 +65,26 @@ def evaluate(
     places, names = _places(data, path), expand(benchmark or ["all"])
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
-        loaded = load_clip(
-            model, None if pretrained == "random" else pretrained, None if chosen == "auto" else chosen
+        scorer, clip = open_scorer(
+            model,
+            None if pretrained == "random" else pretrained,
+            None if chosen == "auto" else chosen,
+            device=_device(device),
+            batch_size=batch_size,
+            workers=workers,
+            store=store,
         )
-        encoder = DualEncoder(*loaded, device=_device(device), batch_size=batch_size, workers=workers)
         outcomes, missing = [], []
         for name in names:
             try:
-                outcomes.append(run(name, encoder, places, templates))
+                outcomes.append(run(name, scorer, places, templates))
                 _say(outcomes[-1].report)
-            except MissingDataError as error:
+            except (MissingDataError, FeaturesNeededError) as error:
                 missing.append(str(error))
                 print(f"not run: {error}", file=sys.stderr)
         if not outcomes:
             raise UserError("no benchmark could be run: the lines above say what to download")
-        about = _about(model, pretrained, loaded.model, encoder.device)
+        about = _about(model, pretrained, clip, scorer.device)
         write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
     if activation == "both":
         compare([out / chosen for chosen in ACTIVATIONS], out)

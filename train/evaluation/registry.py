@@ -19,6 +19,10 @@ CLASSIFY: Final = "classify:"
 PROBE: Final = "probe:"
 
 
+class FeaturesNeededError(UserError):
+    """A benchmark of every image with every text, asked of a model that scores pairs one by one."""
+
+
 def expand(names: Sequence[str]) -> list[str]:
     """The benchmarks meant, each once; "all" is every described one.
 
@@ -39,12 +43,12 @@ def run(name: str, scorer: Scorer, places: Places, templates: str = "openai") ->
 
     Raises:
         MissingDataError: its data is not there.
-        UserError: it needs features, and the scorer is not a dual encoder.
+        FeaturesNeededError: it needs features, and the scorer is not a dual encoder.
     """
     if name in BENCHMARKS:
         return run_benchmark(scorer, BENCHMARKS[name](places))
     if not isinstance(scorer, DualEncoder):
-        raise UserError(f"{name} compares every image with every text: it needs a dual encoder")
+        raise FeaturesNeededError(f"{name} compares every image with every text: it needs a dual encoder")
     if name.startswith(CLASSIFY):
         return run_classification(scorer, name.removeprefix(CLASSIFY), places.root, templates)
     if name.startswith(PROBE):
