@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way once, small: corpus, extraction, its score against the truth, questions in SQL, training, export.
+# The whole way once, small: corpus, extraction, its score against the truth, questions in SQL, a small study, export.
 # Runs offline on two CPU cores. Usage: scripts/quickstart.sh OUT
 set -euo pipefail
 out=${1:-quickstart}
@@ -26,10 +26,16 @@ macco-prep sql "$out/store" "
     WHERE r.kind = 'relation' AND r.part = 0 GROUP BY ALL ORDER BY captions DESC, 1, 2, 3 LIMIT 8"
 macco-prep view "$out/store" --out "$out/view.html" --limit 24
 
-say "MACCO on a small CLIP, from random weights: the losses fall"
-macco-train run --store "$out/store" --preset tiny --out "$out/run"
+say "the same extraction's concepts train a small CLIP: by contrast alone, and by MACCO"
+macco-prep demo "$out/data/demo" --benchmark --split test --images 100
+macco-train study demo --store "$out/store" --test "$out/data" --out "$out/study" --no-tune --keep \
+    --arms contrastive,macco --seeds 0 steps=60
 
-say "what came out, as transformers loads it"
-macco-train export "$out/run" --format hf --out "$out/clip"
+say "the demo benchmark: before, contrastive fine-tuning, MACCO"
+sed -n '/^|/p' "$out/study/study.md"
 
-say "look at $out/view.html and $out/run/report.html"
+say "what MACCO made, as transformers loads it"
+macco-train report "$out/study/runs/macco-0"
+macco-train export "$out/study/runs/macco-0" --format hf --out "$out/clip"
+
+say "look at $out/view.html, $out/study/study.md and $out/study/runs/macco-0/report.html"

@@ -193,10 +193,12 @@ def study(
         str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")
     ],
     store: Annotated[str, typer.Option(help="The concept store to train on.")],
-    val: Annotated[Path, typer.Option(help="Folder of the benchmarks that hyper-parameters are chosen on.")],
     test: Annotated[Path, typer.Option(help="Folder of the benchmarks that are reported.")],
     out: OutFolder,
     assignments: Assignments = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Folder of the benchmarks that hyper-parameters are chosen on.")
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=0, help="Runs at once. Default: the cores, on a GPU 1; 0: one, in this process."),
@@ -216,6 +218,8 @@ def study(
     from train.study.conduct import Conduct, Order
     from train.study.plan import load_plan
 
+    if tune and val is None:
+        raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")
     plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
     if jobs is None:
         device = choose_device(resolve(plan.base, overrides).device)
@@ -225,7 +229,7 @@ def study(
     except ValueError as error:
         raise UserError(f"--seeds is {seeds!r}: numbers with commas between, e.g. 0,1") from error
     order = Order(
-        out=out, test=test, val=val, overrides=overrides, arms=[arm for arm in arms.split(",") if arm],
+        out=out, test=test, val=val or test, overrides=overrides, arms=[arm for arm in arms.split(",") if arm],
         seeds=numbers, processes=jobs, tune=tune, keep=keep,
     )  # fmt: skip
     with asked_to_stop() as stop:
