@@ -46,11 +46,12 @@ def backward(
         torch.autograd.backward(model.weighted(losses))
 
     gradients = None if cached.grad is None else torch.split(cached.grad, [len(b) for b in batches])
+    size = sum(map(len, batches))
     for i, batch in enumerate(batches):
         with precision():
             pixels = model.pixels(batch.images)
             encodings = model.encode(batch, pixels)
-            parts = model.reconstruction(batch, encodings, pixels, samples)
+            parts = model.reconstruction(batch, encodings, pixels, samples, size)
             onto = model.features(encodings)
         total = model.weighted(parts) if parts else onto.new_zeros(())
         if gradients is not None:

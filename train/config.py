@@ -128,8 +128,8 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
 
 def _check(config: TrainConfig) -> None:
     least = {
-        "data.batch_size": 1, "data.workers": 0, "data.prefetch": 1, "optimizer.warmup": 0, "optimizer.predictors_first": 0, "steps": 0,
-        "micro_batch": 0, "log_every": 1, "save_every": 0,
+        "data.batch_size": 1, "data.workers": 0, "data.prefetch": 1, "optimizer.warmup": 0,
+        "optimizer.predictors_first": 0, "steps": 0, "micro_batch": 0, "log_every": 1, "save_every": 0,
         "joint.layers": 1, "joint.width": 1, "joint.heads": 1, "joint.count": 1, "joint.negatives": 1,
         "joint.offline": 0,
     }  # fmt: skip
@@ -144,6 +144,8 @@ def _check(config: TrainConfig) -> None:
         raise UserError(f"epochs is {config.epochs}: it is more than 0")
     if config.objective != "macco":
         _check_joint(config)
+    if config.method.congruence and config.compile:
+        raise UserError("method.congruence listens to blocks that compile=true closes: leave one of them off")
     m = config.method
     if not (m.contrast or m.mir or m.mlm or m.mim):
         raise UserError("every loss is off: set one of method.contrast, method.mir, method.mlm, method.mim")
@@ -152,6 +154,8 @@ def _check(config: TrainConfig) -> None:
 def _check_joint(config: TrainConfig) -> None:
     if config.ema:
         raise UserError("ema averages a CLIP's weights: leave it 0 for a joint objective")
+    if config.interpolate < 1:
+        raise UserError("interpolate mixes a CLIP with its start: leave it 1 for a joint objective")
     if config.joint.offline > config.joint.negatives:
         raise UserError("joint.offline is more than joint.negatives, of which they are a part")
     if config.data.batch_size < 2:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from train.losses.masked import masked_pixels, masked_words, patch_pixels
 from train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
 from train.objective import Objective
 from train.predictors import ImagePredictor, TextPredictor, inject
+from train.regulariser import heard, regulariser
 from train.towers import Encoded, encode_both
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -42,6 +43,10 @@ class Method:
     text_depth: int = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
     image_depth: int = 3
     heads: int = 0  # of the predictors; 0: one per 64 of the joint width
+    congruence: float = (
+        0.0  # CACR as a regulariser: both towers' attention should agree (train/regulariser.py)
+    )
+    congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
     reference: bool = False  # the public code's numerics: the image predictor attends to padding too
 
     @property
@@ -59,6 +64,9 @@ class Encodings:
     masked_text: Encoded | None
     masked_image: Encoded | None
     negatives: Tensor | None  # [B, K, D], not normalised
+    inputs: tuple[Tensor, Tensor] | None = (
+        None  # of the last blocks, text and image, as the regulariser needs them
+    )
 
 
 class Macco(Objective):
@@ -82,6 +90,8 @@ class Macco(Objective):
         if method.negatives:
             self.register_buffer("margin", torch.zeros(method.negatives))
         self.alone = False  # predictors learn alone: the towers are as they are, and keep no graph
+        if method.congruence and not (method.mlm and method.mim):
+            raise UserError("method.congruence needs both predictors: leave method.mlm and method.mim on")
         self._freeze()
         self.clamp_logit_scale()  # SigLIP's starts above
 
@@ -126,7 +136,13 @@ class Macco(Objective):
     def encode(self, batch: Batch, pixels: Tensor) -> Encodings:
         """Run the towers on the batch and, as far as the losses ask for it, on its masked twin."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.alone):
-            return self._encode(batch, pixels)
+            if not self.method.congruence:
+                return self._encode(batch, pixels)
+            with heard(self.text.blocks[-1]) as text, heard(self.image.blocks[-1]) as image:
+                encodings = self._encode(batch, pixels)
+            # The plain samples come first, whether or not their masked twins are in the same pass.
+            size = len(batch)
+            return replace(encodings, inputs=(text[0][:size], image[0][:size]))
 
     def _encode(self, batch: Batch, pixels: Tensor) -> Encodings:
         m = self.method
@@ -203,9 +219,9 @@ class Macco(Objective):
         text, image = encodings.masked_text, encodings.image
         assert text is not None
         assert self.prediction_text is not None
-        shown = self._injected(image)[:, self.image.prefix :]
+        shown = self.injected(image)[:, self.image.prefix :]
         shown = shown.detach() if self.method.stop_gradient else shown
-        logits: Tensor = self.prediction_text(self._injected(text), shown, batch.text_slots)
+        logits: Tensor = self.prediction_text(self.injected(text), shown, batch.text_slots)
         return logits
 
     def rebuilt(self, batch: Batch, encodings: Encodings) -> Tensor:
@@ -213,19 +229,28 @@ class Macco(Objective):
         image, text = encodings.masked_image, encodings.text
         assert image is not None
         assert self.prediction_image is not None
-        patches = self._injected(image)[:, self.image.prefix :]
+        patches = self.injected(image)[:, self.image.prefix :]
         patches = patches.detach() if self.method.stop_gradient else patches
         valid = None if self.method.reference else self.text.valid(batch.tokens)
-        pixels: Tensor = self.prediction_image(patches, self._injected(text), batch.patch_slots, valid)
+        pixels: Tensor = self.prediction_image(patches, self.injected(text), batch.patch_slots, valid)
         return pixels
 
-    def _injected(self, encoded: Encoded) -> Tensor:
+    def injected(self, encoded: Encoded) -> Tensor:
+        """Tokens [B, N, D] as the predictors get them."""
         return inject(encoded.tokens, encoded.cls) if self.method.injection else encoded.tokens
 
     def reconstruction(
-        self, batch: Batch, encodings: Encodings, pixels: Tensor, samples: tuple[Tensor, Tensor]
+        self,
+        batch: Batch,
+        encodings: Encodings,
+        pixels: Tensor,
+        samples: tuple[Tensor, Tensor],
+        size: int | None = None,
     ) -> dict[str, Tensor]:
-        """The reconstruction losses, unweighted; samples: what `masked_samples` gives for the whole step."""
+        """The losses that need no other sample, unweighted.
+
+        samples: what `masked_samples` gives for the whole step; size: this rank's pairs in it, None: this batch's.
+        """
         losses: dict[str, Tensor] = {}
         if self.method.mlm:
             logits = _wide(self.words(batch, encodings))
@@ -235,6 +260,8 @@ class Macco(Objective):
             target = _wide(patch_pixels(pixels, self.image.patch, batch.patch_slots))
             normalise = self.method.normalise_pixels
             losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
+        if self.method.congruence:
+            losses["congruence"] = regulariser(self, batch, encodings) / (size or len(batch))
         return losses
 
     def forward(self, batch: Batch, samples: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:

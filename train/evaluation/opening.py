@@ -47,9 +47,17 @@ def open_scorer(
         UserError: there is no such model, or a joint encoder's boxes have no store.
     """
     path = Path(model)
-    if (folder := find_joint(path)) is not None:
+    folder = find_joint(path)
+    joint = folder is not None or (
+        (path / "config.yaml").is_file() and saved_config(path).objective != "macco"
+    )
+    if joint and (pretrained or activation):
+        raise UserError(
+            f"{model} is a joint encoder with its own weights: leave --pretrained and --activation out"
+        )
+    if folder is not None:
         return joint_scorer(read_joint(folder), device=device, batch_size=batch_size, store=store)
-    if (path / "config.yaml").is_file() and saved_config(path).objective != "macco":
+    if joint:
         return run_scorer(path, device=device, batch_size=batch_size, store=store)
     if store is not None:
         raise UserError(f"--store is for joint encoders: {model} is none")

@@ -30,6 +30,8 @@ class Attention:
     other: Tensor  # [B, h, M, M]
     valid: Tensor  # [B, N] bool
     other_valid: Tensor  # [B, M] bool
+    causal: bool = False  # own tokens attend to themselves and those before only: later ones are not compared
+    other_causal: bool = False
 
     @classmethod
     def joint(cls, logits: Tensor, text: Tensor, image: Tensor) -> "Attention":
@@ -44,7 +46,21 @@ class Attention:
 
     def mirrored(self) -> "Attention":
         """The same with the modalities exchanged."""
-        return Attention(self.other, self.back, self.across, self.own, self.other_valid, self.valid)
+        return Attention(
+            self.other,
+            self.back,
+            self.across,
+            self.own,
+            self.other_valid,
+            self.valid,
+            self.other_causal,
+            self.causal,
+        )
+
+    @property
+    def pairs(self) -> Tensor:
+        """Which own tokens attend to which, [B, N, N] bool."""
+        return _attending(self.valid, self.causal)
 
 
 def congruence(attention: Attention, kind: str = "cacr") -> Tensor:
@@ -66,21 +82,21 @@ def congruence(attention: Attention, kind: str = "cacr") -> Tensor:
 
 
 def _cacr(a: Attention) -> Tensor:
-    return _softmax_divergence(_carried(a), _own(a), a.valid)
+    return _softmax_divergence(_carried(a), _own(a), a.pairs)
 
 
 def _row_normalised(a: Attention) -> Tensor:
-    carried = _carried(a)
+    carried = _where(a.pairs, _carried(a))
     sums = carried.sum(-1, keepdim=True)
     return _offset_divergence(carried / sums.masked_fill(sums == 0, 1), _own(a))
 
 
 def _iais_singular(a: Attention) -> Tensor:
     with torch.no_grad():
-        across = _weights(a.across, a.valid, a.other_valid)
+        across = _weights(a.across, _pairs(a.valid, a.other_valid))
         chosen = torch.zeros_like(across).scatter_(-1, across.argmax(-1, keepdim=True), 1.0)
-    carried = chosen @ _weights(a.other, a.other_valid, a.other_valid) @ chosen.mT
-    pairs = _pairs(a.valid, a.valid)
+    carried = chosen @ _other(a) @ chosen.mT
+    pairs = a.pairs
     p, log_p = (f(_only(carried, pairs), -1) for f in (torch.softmax, torch.log_softmax))
     # In logarithms throughout: an attention that is 0 in float32 has a finite one.
     own = _only(a.own, pairs[:, None]).log_softmax(-1)
@@ -89,8 +105,9 @@ def _iais_singular(a: Attention) -> Tensor:
 
 
 def _iais_distributed(a: Attention) -> Tensor:
-    across, back = _weights(a.across, a.valid, a.other_valid), _weights(a.back, a.other_valid, a.valid)
-    return _offset_divergence(across @ back, _own(a))
+    across = _weights(a.across, _pairs(a.valid, a.other_valid))
+    back = _weights(a.back, _pairs(a.other_valid, a.valid))
+    return _offset_divergence(_where(a.pairs, across @ back), _own(a))
 
 
 KINDS: Mapping[str, Callable[[Attention], Tensor]] = MappingProxyType(
@@ -104,19 +121,22 @@ KINDS: Mapping[str, Callable[[Attention], Tensor]] = MappingProxyType(
 
 
 def _own(a: Attention) -> Tensor:
-    return _weights(a.own, a.valid, a.valid)
+    return _weights(a.own, a.pairs)
+
+
+def _other(a: Attention) -> Tensor:
+    return _weights(a.other, _attending(a.other_valid, a.other_causal))
 
 
 def _carried(a: Attention) -> Tensor:
     """The other modality's attention seen from the own tokens: C S C^T with C the cross-attention, [B, N, N]."""
     with torch.no_grad():
-        across = _weights(a.across, a.valid, a.other_valid)
-    return across @ _weights(a.other, a.other_valid, a.other_valid) @ across.mT
+        across = _weights(a.across, _pairs(a.valid, a.other_valid))
+    return across @ _other(a) @ across.mT
 
 
-def _weights(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """[B, h, Q, K] to the mean over heads of the softmax over valid keys, [B, Q, K]; 0 where not valid."""
-    pairs = _pairs(queries, keys)
+def _weights(logits: Tensor, pairs: Tensor) -> Tensor:
+    """[B, h, Q, K] to the mean over heads of the softmax over each query's keys, [B, Q, K]; 0 where not `pairs`."""
     return _where(pairs, _only(logits, pairs[:, None]).softmax(-1).mean(1))
 
 
@@ -130,16 +150,20 @@ def _pairs(queries: Tensor, keys: Tensor) -> Tensor:
     return queries[:, :, None] & keys[:, None]
 
 
+def _attending(valid: Tensor, causal: bool) -> Tensor:
+    pairs = _pairs(valid, valid)
+    return pairs.tril() if causal else pairs
+
+
 def _where(condition: Tensor, x: Tensor) -> Tensor:
     return x.masked_fill(~condition, 0)
 
 
-def _softmax_divergence(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
+def _softmax_divergence(a: Tensor, b: Tensor, pairs: Tensor) -> Tensor:
     """Terms of KL(p || q) + KL(q || p), p and q being the row softmaxes of a and b: (q - p) (b - a).
 
     a, b: [B, N, N]. As q = p exp(b - a - c) with one c for a row, no digits are lost where p and q are near.
     """
-    pairs = _pairs(valid, valid)
     p, gap = _only(a, pairs).softmax(-1), _where(pairs, b - a)
     shift = (p * gap.expm1()).sum(-1, keepdim=True).log1p()
     return p * (gap - shift).expm1() * gap
