@@ -43,9 +43,7 @@ class Method:
     text_depth: int = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
     image_depth: int = 3
     heads: int = 0  # of the predictors; 0: one per 64 of the joint width
-    congruence: float = (
-        0.0  # CACR as a regulariser: both towers' attention should agree (train/regulariser.py)
-    )
+    congruence: float = 0.0  # of the towers' attention with each other's (train/regulariser.py)
     congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
     reference: bool = False  # the public code's numerics: the image predictor attends to padding too
 
@@ -64,9 +62,7 @@ class Encodings:
     masked_text: Encoded | None
     masked_image: Encoded | None
     negatives: Tensor | None  # [B, K, D], not normalised
-    inputs: tuple[Tensor, Tensor] | None = (
-        None  # of the last blocks, text and image, as the regulariser needs them
-    )
+    inputs: tuple[Tensor, Tensor] | None = None  # of the last blocks, text and image: for the regulariser
 
 
 class Macco(Objective):
