@@ -42,7 +42,7 @@ class JointModel(Objective):
         self.kind = None if objective == "itm" else objective
         if objective == "cacr" and config.row_normalised:
             self.kind = "row-normalised"
-        if self.text.fixed_length:
+        if self.text.fixed_length or self.text.pool != "argmax":
             raise UserError("joint objectives read captions as CLIP does: choose a CLIP, not a SigLIP")
         for parameter in clip.parameters():
             parameter.requires_grad_(False)

@@ -14,11 +14,10 @@ from transformers import VisualBertConfig, VisualBertModel
 from pipeline.errors import UserError
 from train import checkpoint
 from train.evaluation.loading import LoadedClip, load_clip
-from train.export import export_open_clip
 from train.joint import JointEncoder
 from train.joint_config import JointConfig
 from train.joint_model import JointModel
-from train.product import saved_config
+from train.product import saved_config, write
 from train.starting import architecture, load_start
 
 SETTINGS, WEIGHTS, CLIP = "joint.json", "joint.safetensors", "clip"
@@ -50,7 +49,8 @@ def trained_joint(run: Path, weights: str = "") -> Joint:
 def export_joint(run: Path, out: Path, weights: str = "") -> None:
     """Write the joint encoder of a run as a folder, which `macco-train eval` opens."""
     joint = trained_joint(run, weights)
-    export_open_clip(joint.clip.model, out / CLIP, architecture(saved_config(run).model.name))
+    clip, config = joint.clip, architecture(saved_config(run).model.name)
+    write(clip.model, out / CLIP, "open_clip", config, clip.tokenizer)
     state = {name: value.contiguous() for name, value in joint.encoder.state_dict().items()}
     save_file(state, out / WEIGHTS)
     settings = {"encoder": joint.encoder.bert.config.to_diff_dict(), "joint": asdict(joint.config)}
