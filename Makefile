@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 OUT ?= quickstart
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart test lint clean
+.PHONY: install quickstart study test lint clean
 
 install: $(VENV)/.installed
 
@@ -17,6 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # Everything once, small, offline after the install: see scripts/quickstart.sh for what it does.
 quickstart: install
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/quickstart.sh $(OUT)
+
+# The study of docs/study.md, hours on two cores; it goes on where it was stopped. STUDY=cacr for the other one.
+study: install
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/study.sh study $(or $(STUDY),demo)
 
 test: install
 	$(BIN)/python -m pytest

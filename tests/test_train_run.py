@@ -343,3 +343,14 @@ def test_without_predictors_none_learn_first(small, tmp_path):
         quiet,
     )
     assert state(tmp_path)["step"] == 1
+
+
+def test_predictors_come_from_another_run(small, whole, clip, tmp_path):
+    config = small(f"model.predictors={whole}", "steps=1", "optimizer.predictor_lr=0", "optimizer.lr=0")
+    train(config, tmp_path / "a", never, quiet)
+    begun, before = state(tmp_path / "a")["model"], state(whole)["model"]
+    assert torch.equal(begun["prediction_text.linear.weight"], before["prediction_text.linear.weight"])
+    start = load_clip(clip).model.state_dict()
+    assert all(torch.equal(begun[f"clip.{name}"], value) for name, value in start.items())
+    with pytest.raises(UserError, match="train it with all losses"):
+        train(small(f"model.predictors={whole}", "method.text_depth=2"), tmp_path / "b", never, quiet)

@@ -24,6 +24,9 @@ class ModelConfig:
     name: str = "ViT-B-32"  # of open_clip, or a folder or checkpoint; macco-tiny: train/models
     pretrained: str = "openai"  # open_clip's tag of its weights, or a file; empty: random weights
     activation: Literal["", "gelu", "quick_gelu"] = ""  # empty: the one it is known to be trained with
+    predictors: str = (
+        ""  # a MACCO run whose predictors and mask tokens to start from, where they are of the same sizes
+    )
     checkpointing: bool = False  # recompute the towers' activations: less memory, more time
 
 
@@ -109,15 +112,13 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
     Raises:
         UserError: an unknown key (naming the nearest), or a value that is none.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        _merge(merged, layer)
+    whole = merged(*layers)
     known = _keys(TrainConfig)
-    for key in flat(merged):
+    for key in flat(whole):
         if key not in known:
             raise UserError(f"unknown key {key}: {_hint(key, known)}")
     try:
-        config = TypeAdapter(TrainConfig).validate_python(merged)
+        config = TypeAdapter(TrainConfig).validate_python(whole)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -231,6 +232,14 @@ def require_same(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
                 f"{run} was begun with {key} = {old[key]!r}, not {new[key]!r}: "
                 "go on with the same, or choose another --out"
             )
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested layers as one, the later winning."""
+    whole: dict[str, Any] = {}
+    for layer in layers:
+        _merge(whole, layer)
+    return whole
 
 
 def _merge(onto: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -1,13 +1,15 @@
 """The state of a run, and one step of it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from train import ranks
+from pipeline.errors import UserError
+from train import checkpoint, ranks
 from train.accumulate import backward
 from train.batch import Batch
 from train.config import TrainConfig
@@ -17,6 +19,23 @@ from train.optimizer import parameter_groups
 from train.schedule import factor
 
 
+def take_predictors(model: Macco, run: Path) -> None:
+    """Start from the mask tokens and predictors of a run, as many as the model has.
+
+    Raises UserError where the run has none, or of other sizes.
+    """
+    new = [name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"]
+    found = checkpoint.load(run, checkpoint.LATEST)["model"]
+    if missing := [name for name in new if name not in found]:
+        raise UserError(f"{run} has no {missing[0].partition('.')[0]}: train it with all losses")
+    try:
+        model.load_state_dict({name: found[name] for name in new}, strict=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"the predictors of {run} have other sizes: set method.*_depth and heads as there"
+        ) from error
+
+
 class Training:
     """All that a step changes, and how."""
 
@@ -24,7 +43,10 @@ class Training:
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
-        self.model = self.build(clip).to(device)
+        self.model = self.build(clip)
+        if config.model.predictors and isinstance(self.model, Macco):
+            take_predictors(self.model, Path(config.model.predictors))
+        self.model.to(device)
         ranks.broadcast(self.model)
         o = config.optimizer
         groups = parameter_groups(

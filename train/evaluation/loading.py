@@ -28,8 +28,8 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     """Load an open_clip architecture, an exported folder or a checkpoint file.
 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
-    small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes
-    are read from its weights.
+    small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a
+    finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights.
     activation: gelu, quick_gelu, or None for the one the model is known to have been trained with.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import yaml
 from pipeline.errors import UserError
 from pipeline.files import put_file
 from pipeline.store import Store
-from train.config import TrainConfig, dump, read, require_same, resolve
+from train.config import TrainConfig, dump, merged, parse, read, require_same, resolve
 from train.data.rows import NEGATIVES
 from train.negatives import write_negatives
 from train.study import tuning
@@ -25,6 +25,7 @@ from train.study.work import Job
 BASE: Final = "base.yaml"
 TUNED: Final = "tuned.yaml"
 START: Final = "start"
+WARM_UP: Final = "warm-up"
 
 Say = Callable[[str], None]
 
@@ -72,7 +73,7 @@ class Conduct:
         first = [name for name in arms if name in (plan.baseline, plan.control.arm)]
         rest = [name for name in arms if name not in first]
         with crew(order.processes, self.stop) as workers:
-            if not self._start(workers):
+            if not self._start(workers) or not self._warm_up(workers):
                 return False
             for wave in (first, rest):
                 if not self._tune(workers, wave):
@@ -140,6 +141,21 @@ class Conduct:
                 measures = plan.columns if job.name == START else [*plan.tune.best, *plan.tune.limits]
                 for measure in measures if record else ():
                     measure.of(record.figures)  # type: ignore[union-attr]
+        return complete
+
+    def _warm_up(self, workers: Crew) -> bool:
+        """Train the predictors that all runs start from, where the plan has such."""
+        plan, order = self.plan, self.order
+        if not plan.warm_up:
+            return True
+        alone: Layer = {"data": {"workers": 0}, "seed": plan.tune.seed}
+        config = resolve(alone, plan.base, order.overrides, plan.warm_up)
+        job = Job(WARM_UP, order.out / WARM_UP, config, [], order.val, plan.templates, keep=True)
+        complete = self._do(workers, [job])
+        if self.failed:
+            raise UserError("; ".join(self.failed.values()))
+        start = parse([f"model.predictors={job.folder}"])
+        self.order = replace(order, overrides=merged(order.overrides, start))
         return complete
 
     def _tune(self, workers: Crew, arms: Sequence[str]) -> bool:

@@ -99,6 +99,7 @@ class Plan(_Strict):
 
     title: Text
     base: Layer  # what all arms share
+    warm_up: Layer = {}  # of one run before all others, whose predictors these start from
     seeds: Annotated[list[int], Field(min_length=1)]
     benchmarks: Annotated[list[Text], Field(min_length=1)]
     templates: str = "openai"  # prompts of zero-shot classification
@@ -151,6 +152,7 @@ class Plan(_Strict):
                 self.config(family.arm, self.tune.seed, values, overrides)
         for arm in self.arms:
             self.config(arm, self.seeds[0], {}, overrides)
+        resolve(self.base, overrides, self.warm_up)
         for measure in (*self.columns, *self.control.figures):
             _require(measure.benchmark, self.benchmarks, f"the benchmark of {measure.title!r}")
         for measure in (*self.tune.best, *self.tune.limits):

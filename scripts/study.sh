@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The study of docs/study.md from nothing: corpus, extraction, benchmarks, runs, tables. The same command goes on
+# where a stopped one ended. Usage: scripts/study.sh OUT [STUDY: demo or cacr] [options of macco-train study]
+set -euo pipefail
+out=${1:-study} study=${2:-demo}
+shift $(($# < 2 ? $# : 2))
+export HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
+mkdir -p "$out"
+
+[ -d "$out/corpus/truth" ] || macco-prep demo "$out/corpus" --images 4000 --seed 7 --shard-size 500
+macco-prep extract --shards "$out/corpus/*.tar" --out "$out/store" --device cpu
+benchmark() {
+    [ -f "$out/$1/demo/items.jsonl" ] ||
+        macco-prep demo "$out/$1/demo" --benchmark --split "$1" --seed 1 --images "$2"
+}
+benchmark val 150
+benchmark test 250
+macco-train study "$study" --store "$out/store" --val "$out/val" --test "$out/test" --out "$out/$study" "$@"
