@@ -116,7 +116,8 @@ class Conduct:
         if saved.is_file():
             require_same(resolve(read(saved)), config, order.out)
         put_file(saved, dump(config).encode())
-        if any(self._config(arm).method.negatives for arm in arms):
+        configs = [self._config(arm) for arm in arms]
+        if any(c.joint.offline if c.objective != "macco" else c.method.negatives for c in configs):
             parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
             if not all(store.fs.exists(part) for part in parts):
                 write_negatives(store, 0, self.say)

@@ -10,12 +10,13 @@ from typing import Any, Final
 from train import checkpoint
 from train.config import TrainConfig, read, require_same, resolve
 from train.evaluation.encoder import DualEncoder
-from train.evaluation.loading import LoadedClip, activation_of
+from train.evaluation.loading import activation_of
 from train.evaluation.manifest import Places
+from train.evaluation.opening import run_scorer
 from train.evaluation.registry import run as run_benchmark
 from train.evaluation.report import write_report
+from train.evaluation.scorer import Scorer
 from train.processes import choose_device
-from train.product import trained_clip
 from train.run import CONFIG, train
 from train.starting import load_start
 from train.study.record import Record, read_record, training_seconds, write_record
@@ -49,14 +50,16 @@ def work(job: Job, stop: Callable[[], bool]) -> bool:
 
     Raises UserError as `train` and the benchmarks do.
     """
+    device = str(choose_device(job.config.device))
+    scorer: Scorer
     if job.trained:
         if not train(job.config, job.folder, stop, _quiet):
             return False
-        loaded = trained_clip(job.folder)
+        scorer, clip = run_scorer(job.folder, device=device, batch_size=BATCH)
     else:
         loaded = load_start(job.config.model, job.config.seed)
-    device = str(choose_device(job.config.device))
-    figures = _evaluate(job, loaded, device)
+        scorer, clip = DualEncoder(*loaded, device=device, batch_size=BATCH), loaded.model
+    figures = _evaluate(job, scorer, activation_of(clip), device)
     state = checkpoint.load(job.folder, checkpoint.LATEST) if job.trained else {"step": 0}
     seconds = training_seconds(job.folder, job.config.data.batch_size) if job.trained else 0.0
     write_record(job.folder, Record(steps=state["step"], seconds=seconds, device=device, figures=figures))
@@ -65,13 +68,12 @@ def work(job: Job, stop: Callable[[], bool]) -> bool:
     return True
 
 
-def _evaluate(job: Job, loaded: LoadedClip, device: str) -> dict[str, dict[str, float | None]]:
-    encoder = DualEncoder(*loaded, device=device, batch_size=BATCH)
+def _evaluate(job: Job, scorer: Scorer, activation: str, device: str) -> dict[str, dict[str, float | None]]:
     places = Places(job.data)
-    outcomes = [run_benchmark(name, encoder, places, job.templates) for name in job.benchmarks]
+    outcomes = [run_benchmark(name, scorer, places, job.templates) for name in job.benchmarks]
     about: dict[str, Any] = {
         "model": job.name,
-        "activation": activation_of(loaded.model),
+        "activation": activation,
         "device": device,
         "versions": {name: version(name) for name in ("macco", "torch", "open_clip_torch")},
     }
