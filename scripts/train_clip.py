@@ -261,9 +261,7 @@ class Readout(nn.Module):
         self.scale = nn.Parameter(torch.full((3,), 2.5))
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
-    def forward(
-        self, patches: Tensor, batch: dict[str, Tensor], tokens: Tensor, *_: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, patches: Tensor, batch: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
         """patches: the projected ones [B, P, D]; tokens: the mean of the caption's projected tokens [B, D]."""
         losses: dict[str, Tensor] = self.dense(patches, batch)
         seen = batch["owners"].float().sum(-1) > 0.1
@@ -308,30 +306,6 @@ class Readout(nn.Module):
             f"{name} colours": READOUT * F.cross_entropy(guess * self.scale[0].exp(), truth),
             f"{name} relations": READOUT * F.binary_cross_entropy_with_logits(logits, holds),
         }
-
-
-class Held(nn.Module):
-    """The same readings of the pooled features, of image and of text each by features of its own.
-
-    So both pooled features know what belongs together, in different terms: their cosine does not.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.image, self.text = Readout(), Readout()
-        self.right = 0.0
-
-    def forward(
-        self, patches: Tensor, batch: dict[str, Tensor], tokens: Tensor, pooled: Tensor, words: Tensor
-    ) -> dict[str, Tensor]:
-        """pooled, words: the pooled features of image and text, [B, D]."""
-        seen = batch["owners"].float().sum(-1) > 0.1
-        shown = batch["nouns"], batch["colours"], batch["relations"].any(2), seen
-        said = batch["said_nouns"], batch["said_colours"], batch["said_relations"], batch["said_nouns"] > 0
-        losses = self.text.read("caption", words, self.text.coloured(), *said)
-        losses |= self.image.read("image", pooled, self.image.coloured(), *shown)
-        self.right = self.image.right
-        return losses
 
 
 def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -394,7 +368,7 @@ def make_corpus(images: int, seed: int, out: Path) -> tuple[Corpus, int]:
 
 def train(
     clip: Any,
-    heads: Dense | Readout | Held,
+    heads: Dense | Readout,
     corpus: Corpus,
     steps: int,
     batch_size: int,
@@ -426,7 +400,7 @@ def train(
         if contrast:
             text = corpus.tokens[chosen, which]
             words, mean_word = encode_text(clip, text[:, : (text > 0).sum(-1).max()])
-        losses = heads(patches, batch, mean_word, pooled, words)
+        losses = heads(patches, batch, mean_word)
         if contrast:
             logits = clip.logit_scale.exp() * F.normalize(pooled, dim=-1) @ F.normalize(words, dim=-1).T
             truth = torch.arange(batch_size)
@@ -460,9 +434,6 @@ def main() -> None:
     parser.add_argument(
         "--last", type=int, default=300, help="steps of the fourth part: the second once more"
     )
-    parser.add_argument(
-        "--held", type=int, default=0, help="steps of a fifth part, which docs/study.md tells of"
-    )
     parser.add_argument("--start", type=Path, help="what the first two parts made: only the third")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
@@ -484,9 +455,6 @@ def main() -> None:
     train(clip, readout, corpus, a.readout, 32, 1.5e-3, contrast=True)
     save(clip, a.out, model_config)
     train(clip, readout.dense, corpus, a.last, 128, 5e-4, contrast=True)
-    if a.held:
-        train(clip, Held(), corpus, a.held, 32, 1.5e-3, contrast=True)
-        train(clip, readout.dense, corpus, a.last, 128, 5e-4, contrast=True)
     save(clip, a.out, model_config)
 
 

@@ -1,5 +1,6 @@
 """What the loop, the loader and the optimizer see of a model under an objective."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from train.towers import Text, image_tower, pixel_statistics
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """An open_clip model with what an objective adds to it. Sizes are read from the model."""
 
     def __init__(self, clip: nn.Module) -> None:
@@ -22,9 +23,9 @@ class Objective(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
     @property
+    @abstractmethod
     def hard_negatives(self) -> int:
         """Hard negative captions that each pair of a batch comes with."""
-        raise NotImplementedError
 
     def pixels(self, images: Tensor) -> Tensor:
         """Images [B, 3, S, S]: uint8 is normalised here, on the device; floats are taken as they are."""
@@ -35,6 +36,6 @@ class Objective(nn.Module):
     def clamp_logit_scale(self) -> None:
         """Called after each optimizer step."""
 
+    @abstractmethod
     def compile_blocks(self) -> None:
         """torch.compile each transformer block in place."""
-        raise NotImplementedError
