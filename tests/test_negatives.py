@@ -83,6 +83,25 @@ def test_what_would_say_the_same_is_left_out(store):
     assert negatives(CAPTION, [], words, np.random.default_rng(0)) == {}
 
 
+def test_of_two_attributes_that_next_to_the_noun_is_exchanged():
+    caption = "a small red dog and a black cat"
+    found = []
+    for name, kind, text, owner, pos in [
+        ("o1", "object", "dog", None, "NOUN"),
+        ("o2", "object", "cat", None, "NOUN"),
+        ("a1", "attribute", "small", "o1", "ADJ"),
+        ("a2", "attribute", "red", "o1", "ADJ"),
+        ("a3", "attribute", "black", "o2", "ADJ"),
+    ]:
+        start = caption.index(text)
+        place = {"start": start, "end": start + len(text), "head_start": start, "text": text, "head": text}
+        ends = {"owner_id": owner, "subject_id": None, "object_id": None}
+        found.append({"concept_id": name, "kind": kind, "lemma": text, "pos": pos} | place | ends)
+    for seed in range(5):
+        made = negatives(caption, found, Vocabulary({}), np.random.default_rng(seed))
+        assert made == {"swap_attribute": "a small black dog and a red cat"}
+
+
 @pytest.mark.parametrize(
     ("caption", "edits", "expected"),
     [

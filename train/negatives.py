@@ -137,7 +137,7 @@ def negatives(
         ],
         "swap_attribute": [
             (a, b)
-            for a, b in combinations(attributes, 2)
+            for a, b in combinations(_nearest(attributes, named), 2)
             if a["pos"] == b["pos"] and _lemma(named, a["owner_id"]) != _lemma(named, b["owner_id"])
         ],
     }
@@ -155,6 +155,20 @@ def negatives(
             if text is not None:
                 found[kind] = edited(caption, [(concept["start"], concept["end"], text)])
     return {kind: text for kind, text in found.items() if text.lower() != caption.lower()}
+
+
+def _nearest(attributes: list[Concept], objects: dict[str, Concept]) -> list[Concept]:
+    """Of each object's attributes the one nearest its noun: with "small red", colour and not size is exchanged.
+
+    Adjectives of one sort stand at one distance, and "a red black cat" would be too easy to tell from a caption.
+    """
+
+    def distance(attribute: Concept) -> int:
+        owner = objects.get(attribute["owner_id"])
+        return 0 if owner is None else abs(owner["head_start"] - attribute["start"])
+
+    nearest = {c["owner_id"]: c for c in sorted(attributes, key=distance, reverse=True)}
+    return [c for c in attributes if c is nearest[c["owner_id"]]]
 
 
 def _lemma(objects: dict[str, Concept], name: str | None) -> str | None:
