@@ -222,7 +222,9 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the split, the seed and i alone.")] = 0,
-    shard_size: Annotated[int, typer.Option(min=1, help="Images per tar.")] = 1000,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per tar (1000).", show_default=False)
+    ] = None,
     split: Annotated[
         str, typer.Option(help="train, val or test; test holds pairs that train never shows.")
     ] = "train",
@@ -237,9 +239,11 @@ def demo(
     from preprocess.demo import write_benchmark, write_corpus
 
     if benchmark:
+        if shard_size is not None:
+            raise UserError("--shard-size is of tars, and --benchmark writes none: leave it out")
         write_benchmark(folder, images=images or 400, seed=seed, split=split)
     else:
-        write_corpus(folder, images=images or 2000, seed=seed, shard_size=shard_size, split=split)
+        write_corpus(folder, images=images or 2000, seed=seed, shard_size=shard_size or 1000, split=split)
 
 
 @app.command()

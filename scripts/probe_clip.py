@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from clip_scenes import COLOUR_IDS, NOUN_IDS, Scenes, draw_many, normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train_clip import COLOUR_IDS, NOUN_IDS, Scenes, draw_many, normalised
 
 from preprocess.demo.scene import RELATIONS
 from train.batch import Slots

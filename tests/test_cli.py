@@ -59,6 +59,12 @@ def test_demo_extract_score_and_again(run: Run, tmp_path: Path) -> None:
     assert run("retry", str(store), "--workers", "0", "--device", "cpu")[0] == 0
 
 
+def test_a_benchmark_has_no_tars_to_size(run: Run, tmp_path: Path) -> None:
+    code, _, errors = run("demo", str(tmp_path / "d"), "--benchmark", "--split", "val", "--shard-size", "3")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert "--shard-size" in errors
+
+
 def test_parse(run: Run) -> None:
     caption = "A red dog is sitting on a small sofa."
     code, out, _ = run("parse", caption)

@@ -442,6 +442,16 @@ def test_absent_and_malformed_files(tmp_path: Path) -> None:
         Places(tmp_path, {"nothing": tmp_path})
 
 
+def test_images_inside_a_benchmark_s_folder_are_found_where_that_was_said_to_be(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    places = Places(tmp_path, {"winoground": elsewhere, "demo": elsewhere})
+    assert places.images("winoground_images") == tmp_path / "winoground" / "images"  # not there
+    (elsewhere / "images").mkdir(parents=True)
+    assert places.images("winoground_images") == elsewhere / "images"
+    assert places.images("demo_images") == elsewhere
+    assert Places(tmp_path, {"demo_images": tmp_path}).images("demo_images") == tmp_path
+
+
 def test_every_manifest_is_read_and_every_benchmark_described() -> None:
     collections = Places(Path()).collections
     for name in known_benchmarks():

@@ -10,7 +10,7 @@ from preprocess.demo.icons import FRAME, NOUNS
 from preprocess.demo.scene import Scene, Thing
 
 # relation -> its wordings as (words, head word, coarse part of speech of the head)
-_WORDS = {
+WORDS = {
     "left of": (("to the left of", "left", "NOUN"), ("on the left of", "left", "NOUN")),
     "right of": (("to the right of", "right", "NOUN"), ("on the right of", "right", "NOUN")),
     "above": (("above", "above", "ADP"), ("over", "over", "ADP")),
@@ -103,7 +103,7 @@ class Caption:
         self, relation: str, rng: random.Random, verb: tuple[str, str] | None = None
     ) -> Callable[[int, int], None]:
         """Append relation words, after (verb, lemma) if given; call the result with subject and object."""
-        words, core, pos = rng.choice(_WORDS[relation])
+        words, core, pos = rng.choice(WORDS[relation])
         start = self.add(verb[0]) if verb else None
         span = self.add(words)
         place = span.start + words.index(core)

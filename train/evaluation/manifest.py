@@ -100,8 +100,14 @@ class Places:
         return self.overrides.get(benchmark, self.root / benchmark)
 
     def images(self, collection: str) -> Path:
-        """Where an image collection lies, whether or not it is there."""
-        return self.overrides.get(collection, self.root / self.collections[collection].folder)
+        """Where an image collection lies, whether or not it is there.
+
+        Images inside a benchmark's folder are looked for where that folder was said to be.
+        """
+        first, *rest = Path(self.collections[collection].folder).parts
+        beside = self.folder(first).joinpath(*rest)
+        usual = beside if beside.is_dir() else self.root.joinpath(first, *rest)
+        return self.overrides.get(collection, usual)
 
     def file(self, manifest: BenchmarkManifest, subset: str) -> Path:
         """The official file of a subset; raises MissingDataError where it is not there."""
