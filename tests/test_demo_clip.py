@@ -29,7 +29,7 @@ def test_it_finds_the_image_of_a_caption(clip):
             clip.model.encode_text(texts, normalize=True),
         )
     right = (text @ image.T).argmax(1) == torch.arange(len(drawn))
-    assert right.float().mean() > 0.7
+    assert right.float().mean() > 0.6  # chance: 1 / 60
 
 
 def test_any_text_has_tokens_with_places(clip):
