@@ -104,10 +104,12 @@ class Places:
 
         Images inside a benchmark's folder are looked for where that folder was said to be.
         """
+        if collection in self.overrides:
+            return self.overrides[collection]
         first, *rest = Path(self.collections[collection].folder).parts
-        beside = self.folder(first).joinpath(*rest)
-        usual = beside if beside.is_dir() else self.root.joinpath(first, *rest)
-        return self.overrides.get(collection, usual)
+        if first in self.overrides and (moved := self.overrides[first].joinpath(*rest)).is_dir():
+            return moved
+        return self.root.joinpath(first, *rest)
 
     def file(self, manifest: BenchmarkManifest, subset: str) -> Path:
         """The official file of a subset; raises MissingDataError where it is not there."""
