@@ -34,8 +34,9 @@ macco-train study demo --store "$out/store" --test "$out/data" --out "$out/study
 say "the demo benchmark: before, contrastive fine-tuning, MACCO"
 sed -n '/^|/p' "$out/study/study.md"
 
-say "what MACCO made, as transformers loads it"
+say "what MACCO made, as open_clip loads it"
 macco-train report "$out/study/runs/macco-0"
-macco-train export "$out/study/runs/macco-0" --format hf --out "$out/clip"
+macco-train export "$out/study/runs/macco-0" --format open_clip --out "$out/clip"
+python -c "import open_clip, sys; print(open_clip.create_model('local-dir:' + sys.argv[1]).visual.image_size)" "$out/clip"
 
 say "look at $out/view.html, $out/study/study.md and $out/study/runs/macco-0/report.html"

@@ -88,6 +88,13 @@ def test_a_public_checkpoint_comes_back(kind: str, tmp_path: Path) -> None:
         assert torch.equal(other.state_dict()[name], value), name
 
 
+def test_what_transformers_cannot_pool_is_refused(tmp_path: Path) -> None:
+    vision = {"image_size": SIZE, "patch_size": 4, "width": 24, "head_width": 12, "layers": 2}
+    clip = tiny_clip(vision_cfg=vision | {"pool_type": "avg"})
+    with pytest.raises(UserError, match="class token pooled.*export to open_clip"):
+        export_hugging_face(clip, tmp_path)
+
+
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint at"):
         read_state(tmp_path / "none.pt")

@@ -60,7 +60,8 @@ def _plain_config(clip: nn.Module) -> dict[str, Any]:
         or model.text_pool_type != "argmax"
     ):
         raise UserError(
-            "only a ViT CLIP of default parts tells its own configuration: pass its open_clip config"
+            "only a ViT CLIP of default parts, the class token pooled, can be told from its modules alone, "
+            "or written for transformers: export to open_clip, with its configuration"
         )
     return clip_config(
         clip.state_dict(),
@@ -75,7 +76,7 @@ def export_hugging_face(clip: nn.Module, folder: Path) -> None:
     vocabulary, tokenizer. Features are the same.
 
     Raises:
-        UserError: the model is no ViT CLIP of default parts (SigLIP: export to open_clip instead).
+        UserError: the model is no ViT CLIP of default parts (SigLIP, other pooling: export to open_clip instead).
     """
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
