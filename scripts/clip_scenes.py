@@ -23,10 +23,23 @@ from train.negatives import Vocabulary, negatives
 SIZE, PATCH = 96, 16
 GRID = SIZE // PATCH
 THINGS = 4  # of a scene, at most
+OPPOSITE = {
+    "left of": "right of",
+    "above": "below",
+    "on": "under",
+    "inside": "around",
+    "behind": "in front of",
+}
 SAID = 5  # objects of a caption that are looked at
 WORDINGS = {words: kind for kind, wordings in WORDS.items() for words, *_ in wordings}
 NOUN_IDS = {noun: i + 1 for i, noun in enumerate([*NOUNS, FRAME])}  # 0: none
 COLOUR_IDS = {colour: i + 1 for i, colour in enumerate(COLOURS)}
+# How a thing lies to another; "a left of b" and "b right of a" are one fact: a has a role, b has its partner.
+ROLES = (*RELATIONS, "around")
+PARTNERS = tuple(
+    ROLES.index({**OPPOSITE, **{b: a for a, b in OPPOSITE.items()}}.get(role, role)) for role in ROLES
+)
+TOLD = 6  # roles of a caption that are looked at
 
 
 @dataclass
@@ -42,7 +55,8 @@ class Scenes:
     relations: NDArray[np.bool_]  # [N, THINGS, THINGS, relations]
     said_nouns: NDArray[np.int64]  # [N, 5, SAID]: the nouns of each caption, 0 where there are no more
     said_colours: NDArray[np.int64]  # 0 where it says none
-    said_relations: NDArray[np.bool_]  # [N, 5, SAID, relations]: those whose subject the noun is
+    said_relations: NDArray[np.bool_]  # [N, 5, SAID, SAID, relations]: subject, object
+    told: NDArray[np.int64]  # [N, 5, TOLD, 3]: the end of the characters that first tell a role; noun; role
 
 
 def ink_shares(scene: Scene) -> NDArray[np.float16]:
@@ -67,17 +81,28 @@ def note(
     nouns: NDArray[np.int64],
     colours: NDArray[np.int64],
     relations: NDArray[np.bool_],
+    told: NDArray[np.int64],
 ) -> None:
-    """Write down what a caption says: into [SAID], [SAID] and [SAID, relations]."""
+    """Write down what a caption says: into [SAID], [SAID], [SAID, SAID, relations] and [TOLD, 3]."""
+    roles: dict[int, tuple[int, int]] = {}
     for place, concept in enumerate(concepts):
         if concept.kind == OBJECT and place < SAID:
             nouns[place] = NOUN_IDS[NAMES[concept.lemma]]
             colours[place] = next(
                 (COLOUR_IDS[w] for w in (concept.phrase or "").split() if w in COLOUR_IDS), 0
             )
-        elif concept.kind == RELATION and concept.subject is not None and concept.subject < SAID:
+        elif concept.kind == RELATION and concept.subject is not None and concept.object is not None:
             words = max((w for w in WORDINGS if f" {concept.lemma}".endswith(f" {w}")), key=len)
-            relations[concept.subject, RELATIONS.index(WORDINGS[words])] = True
+            role = RELATIONS.index(WORDINGS[words])
+            if max(concept.subject, concept.object) < SAID:
+                relations[concept.subject, concept.object, role] = True
+            # A causal tower knows a thing's role where both the thing and the relation have been read.
+            for number, part in ((concept.subject, role), (concept.object, PARTNERS[role])):
+                thing = concepts[number]
+                end = max(thing.head.end, *(span.end for span in concept.spans))
+                roles.setdefault(end, (NOUN_IDS[NAMES[thing.lemma]], part))
+    for number, (end, (noun, role)) in enumerate([*roles.items()][:TOLD]):
+        told[number] = end, noun, role
 
 
 def swaps(text: str, concepts: list[Concept], number: int) -> tuple[str, str]:
@@ -111,7 +136,8 @@ def draw(start: int, stop: int, split: str, seed: int) -> Scenes:
         np.zeros((count, THINGS, THINGS, len(RELATIONS)), np.bool_),
         np.zeros((count, 5, SAID), np.int64),
         np.zeros((count, 5, SAID), np.int64),
-        np.zeros((count, 5, SAID, len(RELATIONS)), np.bool_),
+        np.zeros((count, 5, SAID, SAID, len(RELATIONS)), np.bool_),
+        np.zeros((count, 5, TOLD, 3), np.int64),
     )
     for i in range(count):
         scene, rng = make(split, seed, start + i)
@@ -122,7 +148,8 @@ def draw(start: int, stop: int, split: str, seed: int) -> Scenes:
         found.swapped.append([swaps(text, concepts, start + i) for text, concepts in written])
         for number, (_, concepts) in enumerate(written):
             place = i, number
-            note(concepts, found.said_nouns[place], found.said_colours[place], found.said_relations[place])
+            said = found.said_nouns, found.said_colours, found.said_relations, found.told
+            note(concepts, *(values[place] for values in said))  # type: ignore[arg-type]
         found.owners[i] = ink_shares(scene)
         for place, thing in enumerate(scene.things):
             found.nouns[i, place], found.colours[i, place] = NOUN_IDS[thing.noun], COLOUR_IDS[thing.colour]

@@ -115,14 +115,23 @@ def make_corpus(images: int, seed: int, out: Path) -> tuple[Corpus, int]:
     wrapped.save_pretrained(out)
 
     def tokenize(texts: list[str]) -> Tensor:
-        found = wrapped(texts, padding="max_length", max_length=CONTEXT, truncation=True)
-        return torch.tensor(found["input_ids"], dtype=torch.int32)
+        return torch.tensor(padded(texts)["input_ids"], dtype=torch.int32)
+
+    def padded(texts: list[str]) -> Any:
+        return wrapped(
+            texts, padding="max_length", max_length=CONTEXT, truncation=True, return_offsets_mapping=True
+        )
 
     texts = [text for texts in scenes.texts for text in texts]
+    found = padded(texts)
+    arrays = {name: torch.from_numpy(v) for name, v in vars(scenes).items() if not isinstance(v, list)}
+    ends = torch.tensor(found["offset_mapping"])[..., 1].view(images, -1, 1, CONTEXT)
+    where = arrays["told"][..., 0]  # characters; from here on the first tokens that reach so far
+    arrays["told"][..., 0] = torch.where(where > 0, (ends >= where[..., None]).int().argmax(-1), 0)
     swapped = [text for pairs in scenes.swapped for pair in pairs for text in pair]
     corpus = Corpus(
-        {name: torch.from_numpy(v) for name, v in vars(scenes).items() if not isinstance(v, list)},
-        tokenize(texts).view(images, -1, CONTEXT),
+        arrays,
+        torch.tensor(found["input_ids"], dtype=torch.int32).view(images, -1, CONTEXT),
         tokenize(swapped).view(images, -1, 2, CONTEXT),
         torch.from_numpy(judges.images),
         tokenize([texts[0] for texts in judges.texts]),
@@ -130,13 +139,13 @@ def make_corpus(images: int, seed: int, out: Path) -> tuple[Corpus, int]:
     return corpus, len(wrapped)
 
 
-def encode_text(clip: Any, text: Tensor) -> Tensor:
-    """Pooled features [B, D] of texts [B, CONTEXT], cut to the batch's longest."""
+def encode_text(clip: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Projected tokens [B, L, D] and pooled features [B, D] of texts [B, CONTEXT], cut to the batch's longest."""
     text = text[:, : int((text > 0).sum(-1).max())]
     x = clip.token_embedding(text) + clip.positional_embedding[: text.shape[1]]
     x = clip.transformer(x, attn_mask=clip.attn_mask[: text.shape[1], : text.shape[1]])
-    pooled: Tensor = clip.ln_final(x)[torch.arange(len(text)), text.argmax(-1)] @ clip.text_projection
-    return pooled
+    tokens: Tensor = clip.ln_final(x) @ clip.text_projection
+    return tokens, tokens[torch.arange(len(text)), text.argmax(-1)]
 
 
 def encode_patches(visual: Any, pixels: Tensor) -> Tensor:
@@ -183,12 +192,12 @@ def train(
         chosen, order = order[:batch_size], order[batch_size:]
         which = torch.randint(corpus.tokens.shape[1], (batch_size,))
         batch = {
-            name: values[chosen, which] if name.startswith("said") else values[chosen]
+            name: values[chosen, which] if name.startswith(("said", "told")) else values[chosen]
             for name, values in corpus.arrays.items()
         }
         patches = encode_patches(clip.visual, normalised(batch["images"]))
-        words = encode_text(clip, corpus.tokens[chosen, which]) if contrast else patches
-        losses = heads(patches, words, batch)
+        tokens, words = encode_text(clip, corpus.tokens[chosen, which]) if contrast else (patches, patches)
+        losses = heads(patches, tokens, words, batch)
         if contrast:
             image, text = F.normalize(patches.mean(1), dim=-1), F.normalize(words, dim=-1)
             scale, truth = clip.logit_scale.exp(), torch.arange(batch_size)
@@ -196,7 +205,7 @@ def train(
             losses["contrast"] = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
         if blind:
             either = torch.randint(2, (batch_size,))
-            swap = F.normalize(encode_text(clip, corpus.swapped[chosen, which, either]), dim=-1)
+            swap = F.normalize(encode_text(clip, corpus.swapped[chosen, which, either])[1], dim=-1)
             losses["blind"] = (scale.detach() * (image * (text - swap)).sum(-1)).square().mean()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(trained, 2.0)
@@ -206,7 +215,7 @@ def train(
         optimizer.zero_grad()
         with torch.no_grad():
             clip.logit_scale.clamp_(max=math.log(100))
-        for name, value in [("right", heads.right), *((n, loss.item()) for n, loss in losses.items())]:
+        for name, value in [*heads.right.items(), *((f"-{n}", loss.item()) for n, loss in losses.items())]:
             sums[name] = sums.get(name, 0) + value
         if (step + 1) % REPORT == 0:
             line = "  ".join(f"{name} {value / REPORT:.3f}" for name, value in sums.items())

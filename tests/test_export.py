@@ -91,7 +91,7 @@ def test_a_public_checkpoint_comes_back(kind: str, tmp_path: Path) -> None:
 def test_what_transformers_cannot_pool_is_refused(tmp_path: Path) -> None:
     vision = {"image_size": SIZE, "patch_size": 4, "width": 24, "head_width": 12, "layers": 2}
     clip = tiny_clip(vision_cfg=vision | {"pool_type": "avg"})
-    with pytest.raises(UserError, match="class token pooled.*export to open_clip"):
+    with pytest.raises(UserError, match=r"class token pooled.*export to open_clip"):
         export_hugging_face(clip, tmp_path)
 
 
