@@ -14,6 +14,8 @@ import pytest
 
 from pipeline.store import Store
 
+pytest_plugins = ["tests.evaluated"]  # fixtures of the tests of evaluation
+
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:

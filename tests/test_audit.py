@@ -1,0 +1,55 @@
+"""Images of a benchmark that a store trains on are found by name and by content."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from PIL import Image
+
+from pipeline.dhash import dhash
+from pipeline.schema import SAMPLES
+from pipeline.store import Store
+from tests.evaluated import pictures_of
+from tests.rows import record, tables
+from train.evaluation.audit import audit, stored_images
+from train.evaluation.manifest import Places
+
+
+def test_audit_finds_by_name_and_by_content(data: Places, tmp_path: Path) -> None:
+    sources = sorted({picture.source for picture in pictures_of("cola", data)})
+    hashes = []
+    for source in sources:
+        with Image.open(source) as image:
+            hashes.append(dhash(image.convert("RGB")))
+    Image.new("RGB", (20, 20), "white").save(sources[4])
+    Path(sources[5]).unlink()
+    # Stored: [0] by name in another folder and ending; [1] by hash but 3 bits; [2] 6 bits off: another image;
+    # [3] by both; [4], flat, by nothing although a flat image is there; [5], unreadable, by name.
+    stored = [
+        (f"x/COCO_val2014_{Path(sources[0]).stem}.PNG", 1 << 40),
+        ("a.jpg", hashes[1] ^ (1 << 3 | 1 << 30 | 1 << 60)),
+        ("b.jpg", hashes[2] ^ sum(1 << bit for bit in (5, 15, 25, 35, 45, 55))),
+        (Path(sources[3]).name, hashes[3]),
+        ("c.jpg", 0),
+        (Path(sources[5]).name, None),
+    ]
+    content = tables("s", [str(i) for i in range(len(stored))])
+    rows = content["samples"].to_pylist()
+    for row, (member, code) in zip(rows, stored, strict=True):
+        row |= {"member": member, "dhash": code}
+    store = Store.create(str(tmp_path / "store"), {})
+    store.commit("s", content | {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}, record("s"))
+    found = audit(stored_images(store), "cola", pictures_of("cola", data), distance=4)
+    assert (found.images, found.unreadable, found.flat) == (len(sources), 1, 1)
+    assert (found.by_name, found.by_hash, found.either) == (3, 2, 4)
+    matched = {
+        Path(r["image"]).name: (r["key"], r["by_name"], r["by_hash"]) for r in found.matches.to_pylist()
+    }
+    assert matched == {
+        Path(sources[0]).name: ("0000", True, False),
+        Path(sources[1]).name: ("0001", False, True),
+        Path(sources[3]).name: ("0003", True, True),
+        Path(sources[5]).name: ("0005", True, False),
+    }
+    for distance in range(8):  # whatever the bands, the same as comparing all pairs
+        again = audit(stored_images(store), "cola", pictures_of("cola", data), distance=distance)
+        assert again.by_hash == 1 + (distance >= 3) + (distance >= 6)
