@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 from tests.drawn import jpeg, record, rows, tar
 from tests.test_train_run import CLIP, after, equal, never, quiet, state
-from train import features
+from train import checkpoint, features
 from train.batch import Batch
 from train.cli import app
 from train.config import parse, preset, resolve
@@ -125,6 +125,16 @@ def test_the_losses_are_those_of_each_pair_by_itself(
     training.update(batch)
     moved = {n.split(".")[0] for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
     assert moved == ({"clip", "encoder"} if extra else {"encoder"})
+
+
+def test_a_run_starts_from_the_joint_encoder_of_another(small: Any, tmp_path: Path) -> None:
+    assert train(small("itm", "steps=1"), tmp_path / "first", lambda: False, quiet)
+    found = checkpoint.load(tmp_path / "first", checkpoint.LATEST)["model"]
+    training, _ = opened(small("cacr", f"model.predictors={tmp_path / 'first'}"))
+    for name, value in training.model.state_dict().items():
+        assert torch.equal(value, found[name]), name
+    with pytest.raises(UserError, match=r"other sizes.*joint\.\*"):
+        opened(small("cacr", f"model.predictors={tmp_path / 'first'}", "joint.width=32"))
 
 
 def one(pairs: Any, caption: int, image: int) -> Any:

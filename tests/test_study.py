@@ -152,6 +152,33 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
+    plan = tiny(place)
+    plan["warm_up"] = {"first": {"steps": 1}, "second": {"steps": 1, "seed": 5}}
+    plan["arms"]["macco"] = {"title": "MACCO", "warm_up": "second"}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(plan))
+    order = Order(
+        out=tmp_path / "out",
+        test=place / "data",
+        val=place / "data",
+        overrides=parse([f"data.store={place / 'store'}"]),
+        arms=["contrastive", "macco"],
+        seeds=[0],
+        tune=False,
+    )
+    study = Conduct(load_plan(str(file)), order, never, quiet)
+    assert study.run()
+    assert not study.failed
+    for arm, start in (("contrastive", "first"), ("macco", "second")):
+        saved = yaml.safe_load((tmp_path / f"out/runs/{arm}-0/config.yaml").read_text())
+        assert saved["model"]["predictors"] == str(tmp_path / "out/warm-up" / start)
+    plan["arms"]["macco"]["warm_up"] = "third"
+    file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(UserError, match=r"arms\.macco\.warm_up"):
+        load_plan(str(file)).check({})
+
+
 def test_every_arm_of_the_shipped_study_resolves() -> None:
     plan = load_plan("demo")
     plan.check({})

@@ -24,9 +24,7 @@ class ModelConfig:
     name: str = "ViT-B-32"  # of open_clip, or a folder or checkpoint; macco-tiny: train/models
     pretrained: str = "openai"  # open_clip's tag of its weights, or a file; empty: random weights
     activation: Literal["", "gelu", "quick_gelu"] = ""  # empty: the one it is known to be trained with
-    predictors: str = (
-        ""  # a MACCO run whose predictors and mask tokens to start from, where they are of the same sizes
-    )
+    predictors: str = ""  # a run whose predictors and mask tokens, or joint encoder, to start from
     checkpointing: bool = False  # recompute the towers' activations: less memory, more time
 
 

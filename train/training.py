@@ -19,20 +19,21 @@ from train.optimizer import parameter_groups
 from train.schedule import factor
 
 
-def take_predictors(model: Macco, run: Path) -> None:
-    """Start from the mask tokens and predictors of a run, as many as the model has.
+def take_predictors(model: Objective, run: Path) -> None:
+    """Start from what a run trained beside the CLIP: mask tokens and predictors, as many as the model has, or
+    the joint encoder.
 
     Raises UserError where the run has none, or of other sizes.
     """
     new = [name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"]
     found = checkpoint.load(run, checkpoint.LATEST)["model"]
     if missing := [name for name in new if name not in found]:
-        raise UserError(f"{run} has no {missing[0].partition('.')[0]}: train it with all losses")
+        raise UserError(f"{run} has no {missing[0].partition('.')[0]}: train it with all losses of this objective")
     try:
         model.load_state_dict({name: found[name] for name in new}, strict=False)
     except RuntimeError as error:
         raise UserError(
-            f"the predictors of {run} have other sizes: set method.*_depth and heads as there"
+            f"the predictors of {run} have other sizes: set method.*_depth and heads, or joint.*, as there"
         ) from error
 
 
@@ -44,7 +45,7 @@ class Training:
         self.device = device
         torch.manual_seed(config.seed)
         self.model = self.build(clip)
-        if config.model.predictors and isinstance(self.model, Macco):
+        if config.model.predictors:
             take_predictors(self.model, Path(config.model.predictors))
         self.model.to(device)
         ranks.broadcast(self.model)

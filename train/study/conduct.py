@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +73,7 @@ class Conduct:
         first = [name for name in arms if name in (plan.baseline, plan.control.arm)]
         rest = [name for name in arms if name not in first]
         with crew(order.processes, self.stop) as workers:
-            if not self._start(workers) or not self._warm_up(workers):
+            if not self._start(workers) or not self._warm_up(workers, arms):
                 return False
             for wave in (first, rest):
                 if not self._tune(workers, wave):
@@ -116,7 +116,7 @@ class Conduct:
         if saved.is_file():
             require_same(resolve(read(saved)), config, order.out)
         put_file(saved, dump(config).encode())
-        configs = [self._config(arm) for arm in arms]
+        configs = [self._config(arm, 0, {}) for arm in arms]
         if any(c.joint.offline if c.objective != "macco" else c.method.negatives for c in configs):
             parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
             if not all(store.fs.exists(part) for part in parts):
@@ -144,20 +144,30 @@ class Conduct:
                     measure.of(record.figures)  # type: ignore[union-attr]
         return complete
 
-    def _warm_up(self, workers: Crew) -> bool:
-        """Train the predictors that all runs start from, where the plan has such."""
+    def _warm_up(self, workers: Crew, arms: Sequence[str]) -> bool:
+        """Train what runs start from, where the plan has such: in OUT/warm-up/NAME."""
         plan, order = self.plan, self.order
-        if not plan.warm_up:
-            return True
         alone: Layer = {"data": {"workers": 0}, "seed": plan.tune.seed}
-        config = resolve(alone, plan.base, order.overrides, plan.warm_up)
-        job = Job(WARM_UP, order.out / WARM_UP, config, [], order.val, plan.templates, keep=True)
-        complete = self._do(workers, [job])
+        jobs = [
+            Job(
+                f"{WARM_UP} {name}",
+                self._warmed(name),
+                resolve(alone, plan.base, order.overrides, plan.warm_up[name]),
+                [],
+                order.val,
+                plan.templates,
+                keep=True,
+            )
+            for name in dict.fromkeys(map(plan.warmed, arms))
+            if name
+        ]
+        complete = self._do(workers, jobs)
         if self.failed:
             raise UserError("; ".join(self.failed.values()))
-        start = parse([f"model.predictors={job.folder}"])
-        self.order = replace(order, overrides=merged(order.overrides, start))
         return complete
+
+    def _warmed(self, name: str) -> Path:
+        return self.order.out / WARM_UP / name
 
     def _tune(self, workers: Crew, arms: Sequence[str]) -> bool:
         """Choose the hyper-parameters of the families of these arms, where that is not done."""
@@ -197,21 +207,24 @@ class Conduct:
 
     def _candidate(self, family: str, values: dict[str, Any]) -> Job:
         plan, order = self.plan, self.order
-        config = plan.config(plan.tune.families[family].arm, plan.tune.seed, values, order.overrides)
+        config = self._config(plan.tune.families[family].arm, plan.tune.seed, values)
         name = ",".join(f"{key}={value}" for key, value in values.items())
         folder = order.out / "tune" / family / name
         return Job(f"{family} {name}", folder, config, plan.tune.benchmarks, order.val, plan.templates)
 
     def _job(self, arm: str, seed: int) -> Job:
         plan, order = self.plan, self.order
-        config, folder = self._config(arm, seed), self._folder(arm, seed)
+        values = self.values.get(plan.family(arm) or "", {})
+        config, folder = self._config(arm, seed, values), self._folder(arm, seed)
         return Job(
             f"{arm} seed {seed}", folder, config, plan.benchmarks, order.test, plan.templates, keep=order.keep
         )
 
-    def _config(self, arm: str, seed: int = 0) -> TrainConfig:
-        values = self.values.get(self.plan.family(arm) or "", {})
-        return self.plan.config(arm, seed, values, self.order.overrides)
+    def _config(self, arm: str, seed: int, values: dict[str, Any]) -> TrainConfig:
+        overrides = self.order.overrides
+        if start := self.plan.warmed(arm):
+            overrides = merged(overrides, parse([f"model.predictors={self._warmed(start)}"]))
+        return self.plan.config(arm, seed, values, overrides)
 
     def _folder(self, arm: str, seed: int) -> Path:
         return self.order.out / "runs" / f"{arm}-{seed}"

@@ -62,6 +62,7 @@ class Arm(_Strict):
     presets: list[Text] = []
     layer: Layer = {}
     times_steps: Annotated[float, Field(gt=0)] = 1  # so many times the steps of the others
+    warm_up: Text | None = None  # the one it starts from; None: the first
 
 
 class Family(_Strict):
@@ -99,7 +100,7 @@ class Plan(_Strict):
 
     title: Text
     base: Layer  # what all arms share
-    warm_up: Layer = {}  # of one run before all others, whose predictors these start from
+    warm_up: dict[Text, Layer] = {}  # runs before all others, whose predictors (or joint encoder) arms start from
     seeds: Annotated[list[int], Field(min_length=1)]
     benchmarks: Annotated[list[Text], Field(min_length=1)]
     templates: str = "openai"  # prompts of zero-shot classification
@@ -123,6 +124,10 @@ class Plan(_Strict):
     def family(self, arm: str) -> str | None:
         """The family that an arm has its hyper-parameters from."""
         return next((name for name, family in self.tune.families.items() if arm in family.arms), None)
+
+    def warmed(self, arm: str) -> str | None:
+        """The warm-up that an arm starts from."""
+        return self.arms[arm].warm_up or next(iter(self.warm_up), None)
 
     def choose(self, arms: Sequence[str]) -> list[str]:
         """The arms of these names, in the plan's order; all where there are none.
@@ -152,7 +157,10 @@ class Plan(_Strict):
                 self.config(family.arm, self.tune.seed, values, overrides)
         for arm in self.arms:
             self.config(arm, self.seeds[0], {}, overrides)
-        resolve(self.base, overrides, self.warm_up)
+            if (start := self.arms[arm].warm_up) is not None:
+                _require(start, self.warm_up, f"arms.{arm}.warm_up")
+        for layer in self.warm_up.values():
+            resolve(self.base, overrides, layer)
         for measure in (*self.columns, *self.control.figures):
             _require(measure.benchmark, self.benchmarks, f"the benchmark of {measure.title!r}")
         for measure in (*self.tune.best, *self.tune.limits):
