@@ -6,8 +6,8 @@
 
 The loop is the formula, each sample's blocks cut from the batch's logits in turn, its heads together. It is also
 timed over samples unbound once, which spares each cut a gradient of the whole batch's size; on a CPU such a loop
-keeps to the caches and can be as fast as the batch, at V = 196 twice as fast. All must agree. Exit code 1 where the batch is less than 3
-times as fast as the loop.
+keeps to the caches and can be as fast as the batch, at V = 196 twice as fast. All must agree. Exit code 1 where the
+batch is less than 3 times as fast as the loop.
 
 A step is VisualBERT's (base size, random weights) forward and backward passes on the pairs and on one hard negative
 caption of each, without an optimizer. Memory is the most that the step's tensors take beyond the parameters.
