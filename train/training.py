@@ -28,7 +28,9 @@ def take_predictors(model: Objective, run: Path) -> None:
     new = [name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"]
     found = checkpoint.load(run, checkpoint.LATEST)["model"]
     if missing := [name for name in new if name not in found]:
-        raise UserError(f"{run} has no {missing[0].partition('.')[0]}: train it with all losses of this objective")
+        raise UserError(
+            f"{run} has no {missing[0].partition('.')[0]}: train it with all losses of this objective"
+        )
     try:
         model.load_state_dict({name: found[name] for name in new}, strict=False)
     except RuntimeError as error:

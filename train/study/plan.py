@@ -100,7 +100,7 @@ class Plan(_Strict):
 
     title: Text
     base: Layer  # what all arms share
-    warm_up: dict[Text, Layer] = {}  # runs before all others, whose predictors (or joint encoder) arms start from
+    warm_up: dict[Text, Layer] = {}  # runs whose predictors, or joint encoder, arms start from
     seeds: Annotated[list[int], Field(min_length=1)]
     benchmarks: Annotated[list[Text], Field(min_length=1)]
     templates: str = "openai"  # prompts of zero-shot classification
