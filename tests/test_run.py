@@ -96,7 +96,10 @@ def test_kill_9_of_the_driver_then_the_same_command(
 def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Store], tmp_path: Path) -> None:
     corpus, _ = many
     out = tmp_path / "store"
+    # A shell's background job ignores ctrl-c, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(extract_command(corpus, out, "--workers", "0"), stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
     wait_for_commit(out, process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
