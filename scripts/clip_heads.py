@@ -91,9 +91,10 @@ class Codes(nn.Module):
         self.roles = nn.Embedding(len(ROLES), width)
         self.scales = nn.ParameterDict()  # of the logits, logarithms
         self.right: dict[str, float] = {}  # shares of the last batch's answers
+        for name in ("thing", "image", "caption"):
+            self.scales[f"{name} colours"] = nn.Parameter(torch.tensor(2.5))
         for name in ("thing", "token", "image", "caption"):
-            for kind in ("colours", "roles"):
-                self.scales[f"{name} {kind}"] = nn.Parameter(torch.tensor(2.5))
+            self.scales[f"{name} roles"] = nn.Parameter(torch.tensor(2.5))
 
     def coloured(self) -> Tensor:
         """[nouns, colours, D]."""
