@@ -133,8 +133,9 @@ def test_a_run_starts_from_the_joint_encoder_of_another(small: Any, tmp_path: Pa
     training, _ = opened(small("cacr", f"model.predictors={tmp_path / 'first'}"))
     for name, value in training.model.state_dict().items():
         assert torch.equal(value, found[name]), name
-    with pytest.raises(UserError, match=r"other sizes.*joint\.\*"):
-        opened(small("cacr", f"model.predictors={tmp_path / 'first'}", "joint.width=32"))
+    for other in ("joint.width=32", "joint.layers=1"):
+        with pytest.raises(UserError, match=r"other sizes.*joint\.\*"):
+            opened(small("cacr", f"model.predictors={tmp_path / 'first'}", other))
 
 
 def one(pairs: Any, caption: int, image: int) -> Any:

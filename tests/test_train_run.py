@@ -352,5 +352,8 @@ def test_predictors_come_from_another_run(small, whole, clip, tmp_path):
     assert torch.equal(begun["prediction_text.linear.weight"], before["prediction_text.linear.weight"])
     start = load_clip(clip).model.state_dict()
     assert all(torch.equal(begun[f"clip.{name}"], value) for name, value in start.items())
-    with pytest.raises(UserError, match="train it with all losses"):
+    with pytest.raises(UserError, match="other sizes"):
         train(small(f"model.predictors={whole}", "method.text_depth=2"), tmp_path / "b", never, quiet)
+    train(small("steps=1", "method.mim=0", "method.mir=0"), tmp_path / "c", never, quiet)
+    with pytest.raises(UserError, match="has no prediction_image: train it with all losses"):
+        train(small(f"model.predictors={tmp_path / 'c'}"), tmp_path / "d", never, quiet)

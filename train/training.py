@@ -25,14 +25,16 @@ def take_predictors(model: Objective, run: Path) -> None:
 
     Raises UserError where the run has none, or of other sizes.
     """
-    new = [name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"]
+    new = {name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"}
     found = checkpoint.load(run, checkpoint.LATEST)["model"]
-    if missing := [name for name in new if name not in found]:
-        raise UserError(
-            f"{run} has no {missing[0].partition('.')[0]}: train it with all losses of this objective"
-        )
+    parts = {name.partition(".")[0] for name in new}
+    theirs = {name: value for name, value in found.items() if name.partition(".")[0] in parts}
+    if missing := sorted(parts - {name.partition(".")[0] for name in theirs}):
+        raise UserError(f"{run} has no {missing[0]}: train it with all losses of this objective")
     try:
-        model.load_state_dict({name: found[name] for name in new}, strict=False)
+        if theirs.keys() != new:  # another depth
+            raise RuntimeError("other layers")
+        model.load_state_dict(theirs, strict=False)
     except RuntimeError as error:
         raise UserError(
             f"the predictors of {run} have other sizes: set method.*_depth and heads, or joint.*, as there"
