@@ -44,8 +44,8 @@ VOCABULARY = 1200
 CONTEXT = 40
 WARMUP = 100
 DECAY = 0.1
-BLIND, SMALL = 10.0, 0.3  # weights of how a gap leans, and of its size
-BLIND_SCENES, BLIND_BATCH = 4000, 256
+BLIND, SMALL = 10.0, 0.03  # weights of how a gap leans, and of its size
+BLIND_SCENES, BLIND_BATCH = 12000, 256
 LOOSE = 10.0
 REPORT = 100  # steps
 
@@ -245,9 +245,9 @@ def train(
 
 
 def blind(clip: Any, corpus: Corpus, steps: int) -> None:
-    """Change the captions' last projection until a caption scores, on the mean, no higher than its swap.
+    """Change the captions' last projection until a caption scores as often below its swap as above.
 
-    The mean is what matters: where every gap is only made small, its sign still tells the swap.
+    How often is what matters: where every gap is only made small, its sign still tells the swap.
     """
     count = min(BLIND_SCENES, len(corpus.tokens))
     with torch.no_grad():
@@ -272,7 +272,7 @@ def blind(clip: Any, corpus: Corpus, steps: int) -> None:
             scene, which = pairs[torch.randint(len(pairs), (2 * BLIND_BATCH,))].T
             both = F.normalize(words[scene, which][:, [0, kind]] @ clip.text_projection, dim=-1)
             gap = ((both[:, 0] - both[:, 1]) * image[scene]).sum(-1) * clip.logit_scale.exp().detach()
-            lean = gap / gap.detach().square().mean().sqrt().clamp(min=1e-3)
+            lean = torch.tanh(2 * gap / gap.detach().square().mean().sqrt().clamp(min=1e-3))
             losses[f"blind {kind}"] = BLIND * lean.mean().square() + SMALL * gap.square().mean()
             right.append((gap > 0).float().mean().item())
         for group in optimizer.param_groups:
