@@ -30,7 +30,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         code = 2
     if code == 130:
         print(
-            f"{name}: interrupted; what is done is kept, and the same command goes on from there",
+            f"{name}: interrupted; what is done is kept, and the same command can be given again",
             file=sys.stderr,
         )
     sys.exit(code)

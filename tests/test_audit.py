@@ -11,6 +11,7 @@ from pipeline.store import Store
 from tests.evaluated import pictures_of
 from tests.rows import record, tables
 from train.evaluation.audit import audit, stored_images
+from train.evaluation.item import Picture
 from train.evaluation.manifest import Places
 
 
@@ -53,3 +54,17 @@ def test_audit_finds_by_name_and_by_content(data: Places, tmp_path: Path) -> Non
     for distance in range(8):  # whatever the bands, the same as comparing all pairs
         again = audit(stored_images(store), "cola", pictures_of("cola", data), distance=distance)
         assert again.by_hash == 1 + (distance >= 3) + (distance >= 6)
+
+
+def test_a_cell_of_a_table_has_no_file_name(tmp_path: Path) -> None:
+    content = tables("s", ["a", "b", "c"])
+    rows = content["samples"].to_pylist()
+    for number, row in enumerate(rows):
+        row |= {"source": "x/train.parquet", "member": f"image/{number}", "dhash": 1 << number}
+    rows[2] |= {"source": "x/2.jpg", "member": None}
+    store = Store.create(str(tmp_path / "store"), {})
+    store.commit("s", content | {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}, record("s"))
+    cells = [Picture(str(tmp_path / "test.parquet"), f"image/{number}") for number in range(3)]
+    files = [Picture(str(tmp_path / f"{number}.jpg")) for number in range(3)]
+    found = audit(stored_images(store), "bivlc", [*cells, *files])
+    assert [Path(row["image"]).name for row in found.matches.to_pylist()] == ["2.jpg"]

@@ -1,6 +1,7 @@
 """Zero-shot classification, linear probe and retrieval of any folder of images."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.errors import UserError
 from tests.evaluated import draw
-from train.evaluation.classification import fit, predict, run_classification, run_probe
+from train.evaluation.classification import (
+    class_names,
+    fit,
+    open_labelled,
+    predict,
+    run_classification,
+    run_probe,
+)
 from train.evaluation.encoder import DualEncoder
 from train.evaluation.item import Picture
 from train.evaluation.manifest import MissingDataError, Places
@@ -41,7 +50,7 @@ def labelled(tmp_path: Path) -> Callable[[int], Path]:
 
 def test_zero_shot_and_probe(labelled: Callable[[int], Path], encoder: DualEncoder, tmp_path: Path) -> None:
     folder = labelled(8)
-    outcome = run_classification(encoder, str(folder), tmp_path, "simple")
+    outcome = run_classification(encoder, str(folder), Places(tmp_path), "simple")
     names = ["blue thing", "green thing", "red thing"]
     templates = open_clip.SIMPLE_IMAGENET_TEMPLATES
     features = np.stack([encoder.text_features([t(n) for t in templates]).mean(0) for n in names])
@@ -51,11 +60,72 @@ def test_zero_shot_and_probe(labelled: Callable[[int], Path], encoder: DualEncod
     ]
     right = (encoder.image_features(files) @ features.T).argmax(1) == np.repeat([0, 1, 2], 8)
     assert outcome.report["figures"][0]["percent"] == pytest.approx(100 * right.mean())
-    assert run_probe(encoder, str(folder), tmp_path).report["figures"][0]["percent"] >= 90
+    assert run_probe(encoder, str(folder), Places(tmp_path)).report["figures"][0]["percent"] >= 90
     with pytest.raises(MissingDataError, match="download=True"):
-        run_classification(encoder, "CIFAR10", tmp_path)
+        run_classification(encoder, "CIFAR10", Places(tmp_path))
     with pytest.raises(MissingDataError, match="no such folder"):
-        run_probe(encoder, str(tmp_path / "nothing"), tmp_path)
+        run_probe(encoder, str(tmp_path / "nothing"), Places(tmp_path))
+
+
+def test_an_unreadable_image_is_a_counted_item(
+    labelled: Callable[[int], Path], encoder: DualEncoder, tmp_path: Path
+) -> None:
+    folder = labelled(3)
+    (folder / "test" / "red_thing" / "0.png").write_bytes(b"xx")
+    (folder / "train" / "red_thing" / "0.png").write_bytes(b"xx")
+    for task in (run_classification, run_probe):
+        report = task(encoder, str(folder), Places(tmp_path)).report
+        assert report["counts"][0] | {"ties": 0} == {
+            "subset": "test",
+            "used": 8,
+            "in_files": 9,
+            "expected": 9,
+            "ties": 0,
+        }
+        assert report["statuses"] == {"ok": 8, "image_corrupt": 1}
+
+
+def test_splits_and_classes_are_what_they_are_called(
+    labelled: Callable[[int], Path], encoder: DualEncoder, tmp_path: Path
+) -> None:
+    folder, places = labelled(2), Places(tmp_path)
+    flat = folder / "test"
+    assert run_classification(encoder, str(flat), places).report["counts"][0]["used"] == 6
+    with pytest.raises(UserError, match="no folder train"):  # not trained on what it is tested on
+        run_probe(encoder, str(flat), places)
+    assert Places(tmp_path, {"demo": tmp_path / "x"}).folder("demo") == tmp_path / "x"
+    (tmp_path / "x").mkdir()
+    shutil.copytree(folder, tmp_path / "x" / "classify")
+    assert (
+        run_probe(encoder, "demo", Places(tmp_path, {"demo": tmp_path / "x"})).report["counts"][0]["used"]
+        == 6
+    )
+    with pytest.raises(MissingDataError, match="macco-prep demo"):
+        run_probe(encoder, "demo", Places(tmp_path))
+    flat.rename(folder / "val")  # as ImageNet calls it
+    assert run_probe(encoder, str(folder), places).report["counts"][0]["used"] == 6
+    (folder / "val" / "red_thing").rename(folder / "val" / "pink_thing")
+    with pytest.raises(UserError, match="different classes"):
+        run_probe(encoder, str(folder), places)
+    (folder / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="no folder test or val"):  # never the splits as classes
+        run_classification(encoder, str(folder), places)
+    shutil.rmtree(folder / "train" / "red_thing")
+    shutil.rmtree(folder / "train" / "blue_thing")
+    with pytest.raises(UserError, match="one class alone"):
+        run_classification(encoder, str(folder / "train"), places)
+
+
+def test_a_data_set_of_torchvision_that_has_val_and_several_names_per_class(
+    encoder: DualEncoder, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        for number, wnid in enumerate(("n01440764", "n02102040")):
+            path = draw(tmp_path / "torchvision" / "imagenette2" / split / wnid / "a.png", number)
+            path.rename(path.with_suffix(".JPEG"))
+    dataset = open_labelled("imagenette", Places(tmp_path))
+    assert class_names(dataset) == ["tench", "English springer"]
+    assert run_classification(encoder, "imagenette", Places(tmp_path)).report["counts"][0]["used"] == 2
 
 
 def test_the_probe_reaches_its_optimum() -> None:

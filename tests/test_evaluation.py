@@ -18,8 +18,10 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 from tests.evaluated import EXCERPTS, draw, pictures_of, small_clip
 from tests.rows import record, tables
+from tests.ruled import against, run, write
+from tests.scored import TableScorer
 from train.evaluation.benchmarks import BENCHMARKS
-from train.evaluation.compare import compare
+from train.evaluation.compare import compare, write_comparison
 from train.evaluation.encoder import DualEncoder
 from train.evaluation.item import Picture
 from train.evaluation.loading import load_clip
@@ -132,7 +134,7 @@ def test_without_any_image_figures_are_undefined_and_the_download_is_named(
         (tmp_path / name).symlink_to(EXCERPTS / name)
         report = run_benchmark(encoder, BENCHMARKS[name](Places(tmp_path))).report
         assert {one["percent"] for one in report["figures"]} == {None}
-        assert any("no images in" in note for note in report["notes"])
+        assert any("image files are not in" in note and "http" in note for note in report["notes"])
 
 
 def test_crops_and_parquet_cells(tmp_path: Path, encoder: DualEncoder) -> None:
@@ -192,6 +194,58 @@ def test_compare_pairs_the_items_of_two_runs(data: Places, tmp_path: Path) -> No
         compare([tmp_path / "r0"], lambda name: figures_of(name, data))
 
 
+def test_compare_knows_what_an_unread_image_leaves_out(tmp_path: Path) -> None:
+    def save(name: str, benchmark: str, scorer: TableScorer) -> Path:
+        write_report(tmp_path / name, {"model": name}, [run(tmp_path, benchmark, scorer)], [])
+        return tmp_path / name
+
+    def rows(benchmark: str, *runs: Path) -> dict[str, dict[str, Any]]:
+        found = compare(runs, lambda name: figures_of(name, Places(tmp_path)))
+        assert {row["run"] for row in found} == {str(runs[1])}
+        return {row["figure"]: row for row in found if row["benchmark"] == benchmark}
+
+    box = {"bbox_x": 1, "bbox_y": 2, "bbox_w": 3, "bbox_h": 4}
+    items = [
+        {"image_path": f"{i}.jpg", "true_caption": f"yes {i}", "false_caption": f"no {i}"} | box
+        for i in range(51)
+    ]
+    relations = [row | {"relation_name": "on" if i < 2 else "under"} for i, row in enumerate(items[:4])]
+    write(tmp_path, "aro_relation", "relation", relations)
+    scorer = against("++--")
+    whole = save("a", "aro_relation", scorer)
+    scorer.missing = ["2.jpg", "3.jpg"]  # all of "under"
+    found = rows("aro_relation", whole, save("b", "aro_relation", scorer))
+    assert [found[name]["percent"] for name in ("macro", "on", "under")] == [None, 100, None]
+    write_comparison([*found.values()], "a", tmp_path / "c")
+    assert "| aro_relation: macro |" in (tmp_path / "c" / "compare.md").read_text()
+
+    attributes = [row | {"attributes": ["a", "b"] if i < 25 else ["c", "d"]} for i, row in enumerate(items)]
+    write(tmp_path, "aro_attribution", "attribution", attributes)
+    scorer = against("-" * 25 + "+" * 26)
+    whole = save("d", "aro_attribution", scorer)
+    scorer.missing = ["0.jpg"]  # a class of 25 stays one
+    assert rows("aro_attribution", whole, save("e", "aro_attribution", scorer))["macro"]["percent"] == 50
+
+    write(
+        tmp_path,
+        "aro_relation",
+        "relation",
+        [row | {"true_caption": f"no {i}"} for i, row in enumerate(relations)],
+    )
+    with pytest.raises(UserError, match="other captions"):
+        rows("aro_relation", tmp_path / "a", save("f", "aro_relation", against("++--")))
+    (tmp_path / "a" / "items.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="damaged"):
+        rows("aro_relation", tmp_path / "a", tmp_path / "b")
+
+
+def test_some_missing_images_are_counted_by_collection(data: Places, encoder: DualEncoder) -> None:
+    first, *_ = dict.fromkeys(p.source for p in pictures_of("whatsup", data))
+    Path(first).unlink()
+    notes = run_benchmark(encoder, BENCHMARKS["whatsup"](data)).report["notes"]
+    assert any("1 of 8 image files are not in" in note and "controlled_images" in note for note in notes)
+
+
 def test_names_of_benchmarks() -> None:
     assert expand(["cola", "classify:x", "cola"]) == ["cola", "classify:x"]
     assert set(BENCHMARKS) < set(expand(["all"]))
@@ -210,9 +264,25 @@ def test_command_line(data: Places, folder: Path, tmp_path: Path, capsys: pytest
     assert printed.out.count("cola: accuracy") == 2
     assert "accept the licence" in printed.err
     both = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert {row["run"] for row in both} == {"quick_gelu"}
+    assert {Path(row["run"]).name for row in both} == {"quick_gelu"}
     reports = [json.loads((tmp_path / "out" / a / "report.json").read_text()) for a in ("gelu", "quick_gelu")]
     assert [report["activation"] for report in reports] == ["gelu", "quick_gelu"]
+    (tmp_path / "winoground").mkdir()
+    (tmp_path / "winoground" / "examples.jsonl").write_text(
+        "<html>"
+    )  # one damaged file does not cost the others
+    (tmp_path / "file").write_text("")
+    assert app(["eval", str(folder), "--out", out, *where, *asked[:-2]], standalone_mode=False) == 1
+    assert "not run: winoground" in capsys.readouterr().err
+    assert "published form" in json.loads((tmp_path / "out" / "report.json").read_text())["missing"][0]
+    for wrong in (
+        ["--templates", "x"],
+        ["--device", "x"],
+        ["--device", "cuda:99"],
+        ["--out", str(tmp_path / "file")],
+    ):
+        with pytest.raises(UserError, match=r"templates|device|GPU|cannot write"):
+            app(["eval", str(folder), "--out", out, *where, *wrong], standalone_mode=False)
     with pytest.raises(UserError, match="--pretrained"):
         app(["eval", "ViT-B-32", "--out", out, *where], standalone_mode=False)
     with pytest.raises(UserError, match="could be run"):

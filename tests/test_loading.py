@@ -60,3 +60,17 @@ def test_an_architecture_with_random_weights(folder: Path) -> None:
     open_clip.add_model_config(path)
     a = load_clip("small-for-tests")
     assert a.preprocess(Image.new("RGB", (30, 20))).shape == (3, 16, 16)
+    torch.save({"state_dict": a.model.state_dict()}, path.with_name("weights.pt"))
+    with pytest.raises(UserError, match="do not tell their activation"):
+        load_clip("small-for-tests", str(path.with_name("weights.pt")))
+    assert (
+        activation_of(load_clip("small-for-tests", str(path.with_name("weights.pt")), "quick_gelu").model)
+        == "quick_gelu"
+    )
+    quick = path.with_name("small-quick-for-tests.json")
+    quick.write_text(json.dumps(config | {"quick_gelu": True}))
+    open_clip.add_model_config(quick)
+    assert (
+        activation_of(load_clip("small-quick-for-tests", str(path.with_name("weights.pt"))).model)
+        == "quick_gelu"
+    )

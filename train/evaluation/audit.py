@@ -49,7 +49,9 @@ def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
     connection = connect(store)
     connection.execute(
         f"""CREATE TEMP TABLE stored AS
-        SELECT dataset, shard, key, any_value({_NAME.format(path="coalesce(member, source)")}) AS name,
+        SELECT dataset, shard, key,
+               any_value(CASE WHEN lower(source) NOT LIKE '%.parquet'  -- a cell of a table has no file name
+                              THEN {_NAME.format(path="coalesce(member, source)")} END) AS name,
                any_value(dhash) AS hash
         FROM samples GROUP BY dataset, shard, key"""
     )
@@ -62,7 +64,8 @@ def audit(
     """Compare a benchmark's pictures with `stored_images`.
 
     distance: hashes that differ in at most so many of 64 bits count as the same image, 0 to 7. A name counts as
-    the same whatever the folder or ending ("COCO_val2014_000000222235.jpg" is "000000222235.jpg").
+    the same whatever the folder or ending ("COCO_val2014_000000222235.jpg" is "000000222235.jpg"); a cell of a
+    Parquet file has none.
     """
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"distance is {distance}; it must be 0 to {MAX_DISTANCE}")
@@ -71,13 +74,16 @@ def audit(
     asked = pa.table(
         {
             "image": pa.array([_path(picture) for picture in whole], pa.string()),
+            "file": pa.array(
+                [picture.source if picture.member is None else None for picture in whole], pa.string()
+            ),
             "hash": pa.array([one or None for one in hashes], pa.uint64()),
         }
     )
     connection.register("asked_rows", asked)
     connection.execute(
         f"""CREATE OR REPLACE TEMP TABLE asked AS
-        SELECT image, {_NAME.format(path="image")} AS name, hash FROM asked_rows"""
+        SELECT image, {_NAME.format(path="file")} AS name, hash FROM asked_rows"""
     )
     # Two hashes that differ in at most d bits agree wholly in one of d + 1 bands: only those pairs are compared.
     band = "(hash >> {shift}::UBIGINT) & {mask}::UBIGINT"
@@ -121,7 +127,7 @@ def _hash(picture: Picture) -> int | None:
 
 
 def _path(picture: Picture) -> str:
-    """A Parquet cell has no file name of its own."""
+    """How `matches` names a picture."""
     return picture.source if picture.member is None else f"{picture.source}/{picture.member}"
 
 

@@ -48,9 +48,10 @@ def evaluate(
         typer.Option(help="Concept store of the benchmarks' images, for a joint encoder that reads boxes."),
     ] = None,
 ) -> None:
-    """Benchmark a model; exit code 1 if a benchmark asked for by name could not be run."""
+    """Benchmark a model; exit code 1 if a benchmark was asked for by name, or is there, and could not be run."""
     import torch
 
+    from train.evaluation.classification import TEMPLATES
     from train.evaluation.loading import ACTIVATIONS, shipped
     from train.evaluation.manifest import MissingDataError
     from train.evaluation.opening import open_scorer
@@ -62,7 +63,15 @@ def evaluate(
         raise UserError(f"{model} is an architecture without weights: give --pretrained TAG, FILE or random")
     if activation not in ("auto", "both", *ACTIVATIONS):
         raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")
-    places, names = _places(data, path), expand(benchmark or ["all"])
+    if templates not in TEMPLATES:
+        raise UserError(f"--templates is {templates!r}: choose {' or '.join(TEMPLATES)}")
+    places, names, named = (
+        _places(data, path),
+        expand(benchmark or ["all"]),
+        "all" not in (benchmark or ["all"]),
+    )
+    _folder(out)
+    failed = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
         scorer, clip = open_scorer(
@@ -74,22 +83,26 @@ def evaluate(
             workers=workers,
             store=store,
         )
+        about = _about(model, pretrained, clip, scorer.device)
         outcomes, missing = [], []
         for name in names:
             try:
                 outcomes.append(run(name, scorer, places, templates))
                 _say(outcomes[-1].report)
-            except (MissingDataError, FeaturesNeededError) as error:
+            except UserError as error:  # one benchmark's; the others are run all the same
                 missing.append(str(error))
+                failed |= named or not isinstance(error, MissingDataError | FeaturesNeededError)
                 print(f"not run: {error}", file=sys.stderr)
+                continue
+            # After each, so that a stop leaves what was done.
+            write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
         if not outcomes:
-            raise UserError("no benchmark could be run: the lines above say what to download")
-        about = _about(model, pretrained, clip, scorer.device)
+            raise UserError("no benchmark could be run: the lines above say why")
         write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
     if activation == "both":
         compare([out / chosen for chosen in ACTIVATIONS], out)
     print(f"written to {out}")
-    if missing and "all" not in (benchmark or ["all"]):
+    if failed:
         raise typer.Exit(1)
 
 
@@ -133,11 +146,16 @@ def audit(
 
     places, names = _places(data, path), expand(benchmark or ["all"])
     connection = stored_images(Store.open(store))
+    if out is not None:
+        _folder(out.parent)
     found = []
     for name in names:
         try:
-            found.append(find(connection, name, pictures_of(name, places), distance))
+            pictures, absent = pictures_of(name, places)
+            found.append(find(connection, name, pictures, distance))
             print(found[-1].line())
+            for line in absent:
+                print(f"not looked for: {line}", file=sys.stderr)
         except MissingDataError as error:
             print(f"not looked for: {error}", file=sys.stderr)
     if not found:
@@ -159,6 +177,7 @@ def freeze_order(
     """Draw the shuffles of ARO's order tasks once, into a file that says what shaped them."""
     from train.evaluation.benchmarks.order import freeze
 
+    _folder(out.parent)
     print(f"{freeze(karpathy, out, tagger=tagger, seed=seed)} items: {out}")
 
 
@@ -171,12 +190,25 @@ def _places(data: Path, paths: list[str] | None) -> Any:
     return Places(data, {name: Path(folder) for name, _, folder in pairs})
 
 
+def _folder(path: Path) -> None:
+    """Make a folder before the work whose results it is for."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from error
+
+
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    from train.processes import choose_device
+
+    mps = torch.backends.mps.is_available()
+    if name == "mps" and not mps:
+        raise UserError("device is 'mps', but PyTorch sees none: choose cpu")
+    if name == "mps" or (name == "auto" and mps and not torch.cuda.is_available()):
+        return "mps"
+    return str(choose_device(name))
 
 
 def _say(report: dict[str, Any]) -> None:

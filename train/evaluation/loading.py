@@ -30,7 +30,8 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
     small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a
     finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights.
-    activation: gelu, quick_gelu, or None for the one the model is known to have been trained with.
+    activation: gelu, quick_gelu, or None for the one the model is known to have been trained with: a file of
+    weights does not tell, unless the architecture is of QuickGELU.
 
     Raises:
         UserError: no such model or weights, weights that do not fit, or an activation that is not known.
@@ -57,6 +58,15 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         known = f" (names: {_similar(name_or_path)})" if "not found in built-ins" in str(error) else ""
         reason = re.sub(r" Available.*", "", " ".join(str(error).split()))
         raise UserError(f"open_clip cannot load {name_or_path!r}: {reason}{known}") from error
+    file = Path(pretrained) if pretrained else None
+    if (
+        activation is None
+        and file is not None
+        and file.is_file()
+        and _blocks(model)
+        and activation_of(model) == "gelu"
+    ):
+        raise _untold(file)
     set_activation(model, activation or _trained_with(name_or_path, pretrained))
     return LoadedClip(model, preprocess, tokenizer)
 
@@ -80,11 +90,22 @@ def set_activation(model: nn.Module, activation: str | None) -> None:
     """
     if activation is None:
         return
-    blocks = [module for module in model.modules() if isinstance(module, ResidualAttentionBlock)]
+    blocks = _blocks(model)
     if not blocks:
         raise UserError("this model's towers are not open_clip's own: its activation cannot be chosen")
     for block in blocks:
         block.mlp.gelu = ACTIVATIONS[activation]()
+
+
+def _blocks(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, ResidualAttentionBlock)]
+
+
+def _untold(path: Path) -> UserError:
+    return UserError(
+        f"weights do not tell their activation: give {path.name} with --activation quick_gelu (OpenAI's) or gelu "
+        "(training: model.activation=...)"
+    )
 
 
 def _trained_with(name: str, pretrained: str | None) -> str | None:
@@ -95,9 +116,7 @@ def _trained_with(name: str, pretrained: str | None) -> str | None:
 
 def _from_checkpoint(path: Path, activation: str | None) -> LoadedClip:
     if activation is None:
-        raise UserError(
-            f"weights do not tell their activation: give {path.name} with --activation quick_gelu (OpenAI's) or gelu"
-        )
+        raise _untold(path)
     model, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
     text, vision = config["text_cfg"], config["vision_cfg"]
     preprocess = open_clip.image_transform(vision["image_size"], is_train=False)

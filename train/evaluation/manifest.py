@@ -51,7 +51,7 @@ class Collection(_Strict):
 
     folder: Text
     licence: Text
-    get: Text
+    get: Text | None = None  # None: with the files of the benchmark that uses it
 
 
 def known_benchmarks() -> list[str]:

@@ -50,9 +50,9 @@ def run(name: str, scorer: Scorer, places: Places, templates: str = "openai") ->
     if not isinstance(scorer, DualEncoder):
         raise FeaturesNeededError(f"{name} compares every image with every text: it needs a dual encoder")
     if name.startswith(CLASSIFY):
-        return run_classification(scorer, name.removeprefix(CLASSIFY), places.root, templates)
+        return run_classification(scorer, name.removeprefix(CLASSIFY), places, templates)
     if name.startswith(PROBE):
-        return run_probe(scorer, name.removeprefix(PROBE), places.root)
+        return run_probe(scorer, name.removeprefix(PROBE), places)
     return run_retrieval(scorer, name, places)
 
 
@@ -63,14 +63,15 @@ def figures_of(name: str, places: Places) -> Callable[[Judged], dict[str, Mean]]
     return retrieval_figures if name in COLLECTIONS else classification_figures
 
 
-def pictures_of(name: str, places: Places) -> list[Picture]:
-    """Every picture that a benchmark of official files uses.
+def pictures_of(name: str, places: Places) -> tuple[list[Picture], list[str]]:
+    """Every picture that a benchmark of official files uses, and lines about files of it that are not there.
 
     Raises:
         MissingDataError: its files are not there.
     """
     if name in BENCHMARKS:
-        return [picture for item in BENCHMARKS[name](places).items() for picture in item.pictures]
+        benchmark = BENCHMARKS[name](places)
+        return [picture for item in benchmark.items() for picture in item.pictures], benchmark.absent
     if name in COLLECTIONS:
-        return retrieval_pictures(name, places)
+        return retrieval_pictures(name, places), []
     raise UserError(f"{name} has no file names to look for: audit a described benchmark")

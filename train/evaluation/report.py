@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.files import put_file
 from train.evaluation.results import write_items
 from train.evaluation.run import Outcome
 
@@ -23,11 +24,10 @@ def write_report(
 
     about: what was evaluated (model, activation, versions); missing: lines about data sets not there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     report = {**about, "benchmarks": [one.report for one in outcomes], "missing": list(missing)}
     write_items([one.items for one in outcomes], folder / ITEMS)
-    (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (folder / "report.md").write_text(markdown(report), "utf-8")
+    put_file(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    put_file(folder / "report.md", markdown(report).encode())
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.files import put_file
 from train.evaluation.item import Item
 from train.evaluation.judged import Floats, Judged, Names
 from train.evaluation.scorer import OK
@@ -87,11 +89,16 @@ def _names(column: Any) -> Names:
 
 def write_items(tables: Sequence[pa.Table], path: Path) -> None:
     """Write all benchmarks' rows to one Parquet file."""
-    pq.write_table(pa.concat_tables([ITEMS.empty_table(), *tables]), path, compression="zstd")
+    data = BytesIO()
+    pq.write_table(pa.concat_tables([ITEMS.empty_table(), *tables]), data, compression="zstd")
+    put_file(path, data.getvalue())
 
 
 def read_items(path: Path) -> pa.Table:
-    """Raises UserError where there is no such file."""
+    """Raises UserError where there is no such file, or it holds something else."""
     if not path.is_file():
         raise UserError(f"no {path}: give folders that macco-train eval wrote")
-    return pq.read_table(path, schema=ITEMS)
+    try:
+        return pq.read_table(path, schema=ITEMS)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is damaged, or not what macco-train eval wrote: {error}") from error

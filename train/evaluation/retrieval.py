@@ -56,7 +56,12 @@ def run_retrieval(encoder: DualEncoder, name: str, places: Places) -> Outcome:
             item = Item(IMAGE, f"{number}/{place}", (entry.picture,), (caption,))
             captions.append(_row(item, status, next(best) if status == OK else None))
     rows = table(name, images + captions)
-    return outcome(manifest, rows, retrieval_figures, absent_images(manifest, places, rows))
+    return outcome(
+        manifest,
+        rows,
+        retrieval_figures,
+        absent_images(manifest, places, encoder, [entry.picture for entry in entries]),
+    )
 
 
 def retrieval_pictures(name: str, places: Places) -> list[Picture]:

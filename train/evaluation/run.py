@@ -1,15 +1,16 @@
 """One benchmark on one scorer: items read, scored, judged, and counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from train.evaluation.benchmarks.base import Benchmark
-from train.evaluation.item import Item
+from train.evaluation.item import Item, Picture
 from train.evaluation.judged import Judged, Mean
 from train.evaluation.manifest import BenchmarkManifest, Places, sha256
 from train.evaluation.results import ItemScores, judged, table
@@ -34,19 +35,27 @@ def run_benchmark(scorer: Scorer, benchmark: Benchmark) -> Outcome:
     items = benchmark.items()
     rows = table(benchmark.name, _score(scorer, benchmark, items))
     manifest = benchmark.manifest
-    notes = [*benchmark.absent, *absent_images(manifest, benchmark.places, rows), *_changed_files(benchmark)]
-    return outcome(manifest, rows, benchmark.figures, notes)
+    pictures = [picture for item in items for picture in item.pictures]
+    absent = absent_images(manifest, benchmark.places, scorer, pictures)
+    return outcome(
+        manifest, rows, benchmark.figures, [*benchmark.absent, *absent, *_changed_files(benchmark)]
+    )
 
 
-def absent_images(manifest: BenchmarkManifest, places: Places, items: pa.Table) -> list[str]:
-    """A line for each image folder that is not there although items miss images: what to download."""
-    if MISSING not in items["status"].to_pylist():
-        return []
-    return [
-        f"no images in {places.images(name)}: {places.collections[name].get}"
-        for name in manifest.images
-        if not places.images(name).is_dir()
-    ]
+def absent_images(
+    manifest: BenchmarkManifest, places: Places, scorer: Scorer, pictures: Iterable[Picture]
+) -> list[str]:
+    """A line for each image collection of which files are not there: how many, and what to download."""
+    files = {picture.source: scorer.status(picture) == MISSING for picture in pictures}
+    lines = []
+    # A collection may lie inside another: the innermost first.
+    for name in sorted(manifest.images, key=lambda name: -len(places.images(name).parts)):
+        folder = places.images(name)
+        inside = {path: files.pop(path) for path in list(files) if Path(path).is_relative_to(folder)}
+        if lost := sum(inside.values()):
+            get = places.collections[name].get or manifest.get
+            lines.append(f"{lost} of {len(inside)} image files are not in {folder}: {get}")
+    return lines
 
 
 def outcome(manifest: BenchmarkManifest, items: pa.Table, figures: Any, notes: Sequence[str]) -> Outcome:
