@@ -188,7 +188,7 @@ def main() -> None:
     for kind in KINDS:
         asked = {split: questions(scenes, kind) for split, scenes in drawn.items()}
         head = fit(kind, patches["train"], asked["train"], a.steps, blind=False)
-        control = fit(kind, patches["train"], asked["train"], a.steps // 3, blind=True)
+        control = fit(kind, patches["train"], asked["train"], a.steps, blind=True)
         found = [accuracy(head, patches[split], asked[split], blind=False) for split in ("val", "test")]
         chance = accuracy(control, patches["val"], asked["val"], blind=True)
         answers = int(asked["train"].answers.any(0).sum())

@@ -274,6 +274,9 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
+        ("method.text_depth=0", "method.text_depth is 0: it is at least 1"),
+        ("optimizer.lr=nan", "optimizer.lr is nan"),
+        ("method.mlm=-1", "method.mlm is -1"),
         ("mlm=0", "unknown key mlm: did you mean method.mlm?"),
         ("optimizer.warmpu=3", "did you mean optimizer.warmup?"),
         ("store=x", "did you mean data.store or validation.store?"),

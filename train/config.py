@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -130,11 +131,12 @@ def _check(config: TrainConfig) -> None:
         "data.batch_size": 1, "data.workers": 0, "data.prefetch": 1, "optimizer.warmup": 0,
         "optimizer.predictors_first": 0, "steps": 0, "micro_batch": 0, "log_every": 1, "save_every": 0,
         "joint.layers": 1, "joint.width": 1, "joint.heads": 1, "joint.count": 1, "joint.negatives": 1,
-        "joint.offline": 0,
+        "joint.offline": 0, "method.text_depth": 1, "method.image_depth": 1, "method.mir": 0, "method.mlm": 0,
+        "method.mim": 0, "optimizer.lr": 0, "optimizer.predictor_lr": 0,
     }  # fmt: skip
     values = flat(asdict(config))
     for key, low in least.items():
-        if values[key] < low:
+        if not low <= values[key] < inf:
             raise UserError(f"{key} is {values[key]}: it is at least {low}")
     for key in ("ema", "interpolate"):
         if not 0 <= values[key] <= 1:

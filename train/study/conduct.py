@@ -16,7 +16,7 @@ from train.data.rows import NEGATIVES
 from train.negatives import write_negatives
 from train.study import tuning
 from train.study.crew import Crew, Stop, crew
-from train.study.plan import Layer, Plan
+from train.study.plan import Layer, Measure, Plan
 from train.study.plot import svg
 from train.study.record import Record, read_record
 from train.study.table import Runs, control, control_lines, markdown, summary
@@ -64,9 +64,9 @@ class Conduct:
             UserError: the plan is none, the start cannot be evaluated, or OUT was begun otherwise.
         """
         plan, order = self.plan, self.order
-        plan.check(order.overrides)
+        plan.check(order.overrides, order.tune)
         arms = plan.choose(order.arms)
-        seeds = list(order.seeds or plan.seeds)
+        seeds = list(dict.fromkeys(order.seeds or plan.seeds))
         if plan.tune.seed in seeds:
             raise UserError(f"seed {plan.tune.seed} is the one that tuning uses: choose others")
         self._begin(arms)
@@ -116,6 +116,8 @@ class Conduct:
         if saved.is_file():
             require_same(resolve(read(saved)), config, order.out)
         put_file(saved, dump(config).encode())
+        if (tuned := order.out / TUNED).is_file():  # of the arms of an earlier command too
+            self.tuned = yaml.safe_load(tuned.read_text("utf-8")) or {}
         configs = [self._config(arm, 0, {}) for arm in arms]
         if any(c.joint.offline if c.objective != "macco" else c.method.negatives for c in configs):
             parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
@@ -139,7 +141,8 @@ class Conduct:
         if complete:  # a figure that is not there should not be missed after hours
             for job in jobs:
                 record = read_record(job.folder)
-                measures = plan.columns if job.name == START else [*plan.tune.best, *plan.tune.limits]
+                reported, tuned = [*plan.columns, *plan.control.figures], [*plan.tune.best, *plan.tune.limits]
+                measures: Sequence[Measure] = reported if job.name == START else tuned
                 for measure in measures if record else ():
                     measure.of(record.figures)  # type: ignore[union-attr]
         return complete

@@ -138,8 +138,11 @@ class Plan(_Strict):
             _require(name, self.arms, "--arms")
         return [name for name in self.arms if name in arms or not arms]
 
-    def check(self, overrides: Layer) -> None:
-        """Raise UserError where names do not fit each other, or an arm's settings are none."""
+    def check(self, overrides: Layer, tune: bool = True) -> None:
+        """Raise UserError where names do not fit each other, or an arm's settings are none.
+
+        tune: whether hyper-parameters are chosen, so that none of those may be given.
+        """
         _require(self.baseline, self.arms, "baseline")
         _require(self.control.arm, self.arms, "control.arm")
         if self.tune.seed in self.seeds:
@@ -151,7 +154,7 @@ class Plan(_Strict):
                 if arm in family.arms and self.family(arm) != name:
                     raise UserError(f"{where}: {arm} is of family {self.family(arm)} too")
             fixed = flat(overrides) | flat(self.arms[family.arm].layer)
-            if taken := [key for key in family.grid if key in fixed]:
+            if taken := [key for key in family.grid if tune and key in fixed]:
                 raise UserError(f"{where} tunes {taken[0]}, which is given: leave it out of one of the two")
             for values in (family.values, *family.candidates()):
                 self.config(family.arm, self.tune.seed, values, overrides)

@@ -1,6 +1,7 @@
 """A study's results: means and deviations over seeds, as plain values and as a page."""
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
@@ -80,13 +81,22 @@ def control(plan: Plan, runs: Runs) -> dict[str, Spread]:
 
 
 def control_lines(plan: Plan, moved: Mapping[str, Spread]) -> list[str]:
-    """One line for each figure that the positive control is to move."""
+    """One line for each figure that the positive control is to move: it does by more than two standard errors."""
     names = plan.arms[plan.control.arm].title, plan.arms[plan.baseline].title
-    return [
-        f"control: {names[0]} moves {title} by {shown(found, signed=True)} points over {names[1]} ({found['n']} seeds)"
-        for title, found in moved.items()
-        if found["n"]
-    ]
+    lines = []
+    for title, found in moved.items():
+        by = f"{shown(found, signed=True)} points over {names[1]} ({found['n']} seeds)"
+        if not found["n"]:
+            lines.append(f"control: {title} not tried, for want of {names[0]} and {names[1]} on one seed")
+        elif found["sd"] is None:
+            lines.append(f"control: {names[0]} stands {by} in {title}: too few seeds for a verdict")
+        elif found["mean"] > 2 * found["sd"] / sqrt(found["n"]):
+            lines.append(f"control: {names[0]} moves {title} by {by}")
+        else:
+            lines.append(
+                f"control: {names[0]} does NOT move {title}, {by}: it says nothing of any method here"
+            )
+    return lines
 
 
 def shown(found: Spread, *, signed: bool = False, digits: int = 1) -> str:
