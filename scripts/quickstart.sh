@@ -29,7 +29,7 @@ macco-prep view "$out/store" --out "$out/view.html" --limit 24
 say "the same extraction's concepts train a small CLIP: by contrast alone, and by MACCO"
 macco-prep demo "$out/data/demo" --benchmark --split test --images 100
 macco-train study demo --store "$out/store" --test "$out/data" --out "$out/study" --no-tune --keep \
-    --arms contrastive,macco --seeds 0 steps=100
+    --arms contrastive,macco --seeds 0 steps=200
 
 say "the demo benchmark: before, contrastive fine-tuning, MACCO"
 sed -n '/^|/p' "$out/study/study.md"
