@@ -1,5 +1,6 @@
 """Images of a benchmark that a store trains on are found by name and by content."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,8 +9,9 @@ from PIL import Image
 from pipeline.dhash import dhash
 from pipeline.schema import SAMPLES
 from pipeline.store import Store
-from tests.evaluated import pictures_of
+from tests.evaluated import EXCERPTS, pictures_of
 from tests.rows import record, tables
+from train.evaluation import registry
 from train.evaluation.audit import audit, stored_images
 from train.evaluation.item import Picture
 from train.evaluation.manifest import Places
@@ -68,3 +70,13 @@ def test_a_cell_of_a_table_has_no_file_name(tmp_path: Path) -> None:
     files = [Picture(str(tmp_path / f"{number}.jpg")) for number in range(3)]
     found = audit(stored_images(store), "bivlc", [*cells, *files])
     assert [Path(row["image"]).name for row in found.matches.to_pylist()] == ["2.jpg"]
+
+
+def test_files_of_a_benchmark_that_are_not_there_are_named(data: Places, tmp_path: Path) -> None:
+    shutil.copytree(EXCERPTS / "sugarcrepe", tmp_path / "x")
+    lost = next((tmp_path / "x").iterdir())
+    lost.unlink()
+    pictures, absent = registry.pictures_of("sugarcrepe", Places(tmp_path, {"sugarcrepe": tmp_path / "x"}))
+    assert pictures
+    (line,) = absent
+    assert lost.name in line
