@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 from preprocess.cache import write_cache
 from tests.drawn import drawn_store, jpeg, record, rows, tar
-from train.data import MaskConfig, open_training_data
+from train.data import MaskConfig, images, open_training_data
 from train.data.loader import Batches
 from train.data.shuffle import Epoch
 
@@ -331,3 +331,16 @@ def test_the_order_of_a_hundred_million_is_found_at_once():
     places = [epoch.window(epoch.number(p)).order[0] for p in (0, 50_000_000, 99_999_999)]
     assert time.perf_counter() - begin < 1
     assert all(0 <= place < math.inf for place in places)
+
+
+def test_a_file_stays_open_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of threads that open the same file at once, the cache keeps one's: the others' must not close under them."""
+    (tmp_path / "a").write_bytes(b"0123456789")
+    pread = os.pread
+
+    def late(number: int, size: int, offset: int) -> bytes:
+        images._file.cache_clear()
+        return pread(number, size, offset)
+
+    monkeypatch.setattr(os, "pread", late)
+    assert images.read(str(tmp_path / "a"), None, 2, 3) == b"234"

@@ -49,7 +49,10 @@ def read(source: str, member: str | None, offset: int | None, size: int | None) 
     try:
         if offset is None or size is None or not is_local(source):
             return read_image_bytes(source, member, offset, size)
-        data = os.pread(_file(source).number, size, offset)
+        file = _file(
+            source
+        )  # held, so that it is not closed while it is read: the cache may keep another thread's
+        data = os.pread(file.number, size, offset)
     except (OSError, KeyError, ValueError) as error:
         raise BrokenImageError(f"{source}: {error}") from error
     if len(data) < size:
