@@ -63,6 +63,8 @@ def test_zero_shot_and_probe(labelled: Callable[[int], Path], encoder: DualEncod
     assert run_probe(encoder, str(folder), Places(tmp_path)).report["figures"][0]["percent"] >= 90
     with pytest.raises(MissingDataError, match="download=True"):
         run_classification(encoder, "CIFAR10", Places(tmp_path))
+    with pytest.raises(UserError, match="has no test split"):  # one that asks for more than a folder
+        run_classification(encoder, "HMDB51", Places(tmp_path))
     with pytest.raises(MissingDataError, match="no such folder"):
         run_probe(encoder, str(tmp_path / "nothing"), Places(tmp_path))
 

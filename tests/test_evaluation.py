@@ -268,9 +268,8 @@ def test_command_line(data: Places, folder: Path, tmp_path: Path, capsys: pytest
     reports = [json.loads((tmp_path / "out" / a / "report.json").read_text()) for a in ("gelu", "quick_gelu")]
     assert [report["activation"] for report in reports] == ["gelu", "quick_gelu"]
     (tmp_path / "winoground").mkdir()
-    (tmp_path / "winoground" / "examples.jsonl").write_text(
-        "<html>"
-    )  # one damaged file does not cost the others
+    # One damaged file does not cost the others.
+    (tmp_path / "winoground" / "examples.jsonl").write_text("<html>")
     (tmp_path / "file").write_text("")
     assert app(["eval", str(folder), "--out", out, *where, *asked[:-2]], standalone_mode=False) == 1
     assert "not run: winoground" in capsys.readouterr().err

@@ -49,9 +49,8 @@ def read(source: str, member: str | None, offset: int | None, size: int | None) 
     try:
         if offset is None or size is None or not is_local(source):
             return read_image_bytes(source, member, offset, size)
-        file = _file(
-            source
-        )  # held, so that it is not closed while it is read: the cache may keep another thread's
+        # Held while it is read: the cache may have kept the file of another thread, or let this one go.
+        file = _file(source)
         data = os.pread(file.number, size, offset)
     except (OSError, KeyError, ValueError) as error:
         raise BrokenImageError(f"{source}: {error}") from error

@@ -36,10 +36,7 @@ TEMPLATES: Final = {
     "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
 }
 PENALTIES: Final = tuple(10.0**power for power in range(-6, 3))  # of the probe's L2 term
-_SPLITS: Final = {
-    "test": ("test", "val"),
-    "train": ("train",),
-}  # what data sets call them, the first there is
+_SPLITS: Final = {"test": ("test", "val"), "train": ("train",)}  # what they are called: the first there is
 
 
 def open_labelled(name: str, places: Places, split: str = "test") -> Any:
@@ -69,7 +66,7 @@ def open_labelled(name: str, places: Places, split: str = "test") -> Any:
     for options in [{"train": split == "train"}] if "train" in parameters else choices:
         try:
             return kind(str(root / "torchvision"), **options)
-        except ValueError:  # this one calls its splits otherwise
+        except (TypeError, ValueError):  # this one asks for more, or calls its splits otherwise
             continue
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())

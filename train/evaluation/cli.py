@@ -65,11 +65,8 @@ def evaluate(
         raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")
     if templates not in TEMPLATES:
         raise UserError(f"--templates is {templates!r}: choose {' or '.join(TEMPLATES)}")
-    places, names, named = (
-        _places(data, path),
-        expand(benchmark or ["all"]),
-        "all" not in (benchmark or ["all"]),
-    )
+    places, asked = _places(data, path), benchmark or ["all"]
+    names, named = expand(asked), "all" not in asked
     _folder(out)
     failed = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
@@ -93,12 +90,10 @@ def evaluate(
                 missing.append(str(error))
                 failed |= named or not isinstance(error, MissingDataError | FeaturesNeededError)
                 print(f"not run: {error}", file=sys.stderr)
-                continue
-            # After each, so that a stop leaves what was done.
-            write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
+            if outcomes:  # after each, so that a stop leaves what was done
+                write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
         if not outcomes:
             raise UserError("no benchmark could be run: the lines above say why")
-        write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
     if activation == "both":
         compare([out / chosen for chosen in ACTIVATIONS], out)
     print(f"written to {out}")

@@ -51,6 +51,7 @@ def compare(runs: Sequence[Path], figures_of: FiguresOf, seed: int = 0) -> list[
                     **_difference(mean, after[name], seed),
                 }
                 for name, mean in before.items()
+                if name in after  # no answer of a run that could read none names a criterion
             ]
     return rows
 
