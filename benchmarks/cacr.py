@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from train_step import PeakMemory
 
-from train.joint import JointEncoder, Pairs
-from train.losses.congruence import Attention, congruence
-from train.losses.matching import triplet_ranking
+from macco.train.losses.congruence import Attention, congruence
+from macco.train.losses.matching import triplet_ranking
+from macco.train.objectives.joint.encoder import JointEncoder, Pairs
 
 BATCH, HEADS, LENGTH, VOCABULARY = 32, 12, 40, 30522
 

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline.schema import OBJECT, OK
-from preprocess.caption import caption_status
-from preprocess.config import ExtractConfig
-from preprocess.extract import parse_here
-from preprocess.sources import Item
-from preprocess.tables import Row, ShardTables
+from macco.pipeline.schema import OBJECT, OK
+from macco.preprocess.config import ExtractConfig
+from macco.preprocess.extraction.shard import parse_here
+from macco.preprocess.extraction.tables import Row, ShardTables
+from macco.preprocess.graph.refusal import caption_status
+from macco.preprocess.sources import Item
 
 
 def main() -> None:

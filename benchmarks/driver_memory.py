@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.store import Store
-from preprocess.config import ExtractConfig
-from preprocess.demo import write_corpus
-from preprocess.progress import RunProgress
-from preprocess.run import Job, RunConfig, extract_shards
-from preprocess.sources import plan
+from macco.pipeline.store import Store
+from macco.preprocess.config import ExtractConfig
+from macco.preprocess.demo import write_corpus
+from macco.preprocess.extraction.progress import RunProgress
+from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
+from macco.preprocess.sources import plan
 
 
 def many_tars(folder: Path, count: int) -> None:

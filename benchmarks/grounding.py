@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import UserError
-from preprocess.detectors import Detections, check_detector, load_detector
-from preprocess.detectors.canvas import ImageRule
-from preprocess.images import decode
+from macco.pipeline.errors import UserError
+from macco.pipeline.pictures import decode
+from macco.preprocess.detectors import Detections, check_detector, load_detector
+from macco.preprocess.detectors.canvas import ImageRule
 
 ROOT = Path(__file__).parents[1]
 COLORS = ["red", "green", "blue", "yellow", "purple", "white", "black", "orange"]

@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
-from pipeline.schema import TABLES
-from pipeline.store import Store
-from preprocess.demo import write_corpus
+from macco.pipeline.schema import TABLES
+from macco.pipeline.store import Store
+from macco.preprocess.demo import write_corpus
 
 
 def rows(url: Path) -> dict[str, dict[str, list[Any]]]:
@@ -50,7 +50,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder / "corpus", images=options.images, seed=5, shard_size=10)
-        command = [sys.executable, "-m", "preprocess.cli", "extract", "--device", "cpu", "--workers", "2"]
+        command = [
+            sys.executable,
+            "-m",
+            "macco.preprocess.cli",
+            "extract",
+            "--device",
+            "cpu",
+            "--workers",
+            "2",
+        ]
         command += ["--shards", f"{folder}/corpus/*.tar", "--out"]
         start = time.monotonic()
         subprocess.run([*command, str(folder / "calm")], check=True, capture_output=True)

@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.store import Store
-from preprocess.cache import write_cache
-from tests.drawn import CAPTION, record, rows, tar
-from train.data import Loader, open_training_data
+from macco.pipeline.store import Store
+from macco.preprocess.exchange.cache import write_cache
+from macco.train.data.loader import Loader
+from macco.train.data.open import open_training_data
+from tests.support.drawn import CAPTION, record, rows, tar
 
 IDS = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id")
 MB = 2**20

@@ -21,11 +21,11 @@ from pathlib import Path
 import sng_parser
 from spacy.language import Language
 
-from preprocess.config import ExtractConfig
-from preprocess.graph import SceneGraphs, readable
-from preprocess.language import load_pipeline
-from preprocess.sources import Item
-from preprocess.tables import Row, ShardTables
+from macco.preprocess.config import ExtractConfig
+from macco.preprocess.extraction.tables import Row, ShardTables
+from macco.preprocess.graph.language import load_pipeline
+from macco.preprocess.graph.scene_graphs import SceneGraphs, readable
+from macco.preprocess.sources import Item
 
 TEST_CAPTIONS = Path(__file__).parents[1] / "tests" / "data" / "captions_coco.txt"
 BATCH = 640  # captions: what extraction parses together, 128 images with five captions each

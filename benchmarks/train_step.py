@@ -29,10 +29,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.batch import Batch, Slots
-from train.losses.masked import patch_pixels
-from train.model import Macco, Method
-from train.optimizer import parameter_groups
+from macco.train.data.batch import Batch, Slots
+from macco.train.loop.optimizer import parameter_groups
+from macco.train.losses.masked import patch_pixels
+from macco.train.objectives.macco.model import Macco, Method
 
 GPU_MODELS = {
     "ViT-B-32": (256, 2, 3),

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import files
-from pipeline.errors import UserError
+from macco.pipeline import folder as files
+from macco.pipeline.errors import UserError
 
 # One row per image. `source` and `offset` are the original's, as in samples: an entry of another image does not count.
 CACHED: Final = pa.schema(

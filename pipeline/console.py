@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.urls import open_url
+from macco.pipeline.urls import open_url
 
 
 def read_image_bytes(source: str, member: str | None, offset: int | None, size: int | None) -> bytes:

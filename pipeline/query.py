@@ -3,9 +3,9 @@
 import sys
 from typing import IO, Final
 
-from pipeline.errors import UserError
-from pipeline.store import Store
-from pipeline.views import connect
+from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import files
-from pipeline.errors import UserError
-from pipeline.schema import SCHEMA_VERSION, TABLES
-from pipeline.views import views_sql
+from macco.pipeline import folder as files
+from macco.pipeline.errors import UserError
+from macco.pipeline.schema import SCHEMA_VERSION, TABLES
+from macco.pipeline.views import views_sql
 
 Settings = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from typing import IO, Any, Final, cast
 
 import fsspec
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 MAX_NAMES: Final = 1_000_000  # of one pattern: a range with too many digits is a typing error, not a corpus
 

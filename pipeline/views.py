@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duckdb
 
-    from pipeline.store import Store
+    from macco.pipeline.store import Store
 
 _SQL = Template("""\
 -- Views over the concept store at $root. Use: duckdb -init $root/views.sql

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import run as run_app
-from pipeline.errors import UserError
-from preprocess.config import ExtractConfig
-from preprocess.store_commands import (
+from macco.pipeline.console import run as run_app
+from macco.pipeline.errors import UserError
+from macco.preprocess.config import ExtractConfig
+from macco.preprocess.store_commands import (
     Out,
     StorePath,
     cache,
@@ -124,9 +124,9 @@ def extract(
 
     The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
     """
-    from pipeline.store import Store
-    from preprocess.run import Job, RunConfig
-    from preprocess.sources import plan, plan_manifest
+    from macco.pipeline.store import Store
+    from macco.preprocess.extraction.run import Job, RunConfig
+    from macco.preprocess.sources import plan, plan_manifest
 
     if (shards is None) == (manifest is None):
         raise UserError("say what to extract: either --shards 'PATTERN' or --manifest FILE")
@@ -157,7 +157,7 @@ def extract(
 
 def _extract(store: Any, todo: Any, config: ExtractConfig, run: Any) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
-    from preprocess.run import extract_shards
+    from macco.preprocess.extraction.run import extract_shards
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = extract_shards(store, todo, config, run)
@@ -190,9 +190,9 @@ def retry(
     retries: Retries = 2,
 ) -> None:
     """Try again what failed: the shards that were given up, with --samples failed samples too."""
-    from pipeline.store import Store
-    from preprocess.retry import failed_samples, failed_shards
-    from preprocess.run import RunConfig
+    from macco.pipeline.store import Store
+    from macco.preprocess.extraction.retry import failed_samples, failed_shards
+    from macco.preprocess.extraction.run import RunConfig
 
     settings = Store.open(path).description()["settings"]
     config = ExtractConfig.from_settings(settings, device=device, batch_size=batch_size)
@@ -236,7 +236,7 @@ def demo(
     ] = False,
 ) -> None:
     """Draw the demo corpus: scenes with captions in webdataset tars, true spans and boxes beside."""
-    from preprocess.demo import write_benchmark, write_corpus
+    from macco.preprocess.demo import write_benchmark, write_corpus
 
     if benchmark:
         if shard_size is not None:
@@ -256,7 +256,7 @@ def parse(
     rules: Rules = _DEFAULT.rules,
 ) -> None:
     """Print the scene graph of captions, aligned under their words."""
-    from preprocess.parse import parse_lines
+    from macco.preprocess.graph.parse import parse_lines
 
     for text in parse_lines(caption or sys.stdin.buffer, parser=parser, rules=rules, as_json=as_json):
         print(text, flush=True)
@@ -272,7 +272,7 @@ def import_(
     ] = None,
 ) -> None:
     """Make a store of the MACCO authors' training TSV."""
-    from preprocess.exchange.importing import import_tsv
+    from macco.preprocess.exchange.importing import import_tsv
 
     print(f"rows by status: {import_tsv(path, out, image_root, dataset)}")
 
@@ -287,13 +287,13 @@ def models(
 ) -> None:
     """List parsers and detectors, and how to get those that are not here; or convert official weights."""
     if convert is None:
-        from preprocess.catalogue import list_models
+        from macco.preprocess.detectors.catalogue import list_models
 
         show(list_models(), False)
         return
     if out is None:
         raise UserError("--convert needs --out DIR")
-    from preprocess.detectors.convert import convert_checkpoint
+    from macco.preprocess.detectors.convert import convert_checkpoint
 
     convert_checkpoint(convert, out)
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes: GroundingDINO's own default
 
@@ -31,8 +31,8 @@ class ExtractConfig:
 
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
-        from preprocess.detectors import detector_fingerprint
-        from preprocess.language import pipeline_fingerprint
+        from macco.preprocess.detectors import detector_fingerprint
+        from macco.preprocess.graph.language import pipeline_fingerprint
 
         fields = asdict(self)
         for name in ("device", "batch_size"):
@@ -51,8 +51,8 @@ class ExtractConfig:
 
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
-        from preprocess.detectors import check_detector
-        from preprocess.language import check_pipeline
+        from macco.preprocess.detectors import check_detector
+        from macco.preprocess.graph.language import check_pipeline
 
         if self.rules not in ("repaired", "original"):
             raise UserError(f"--rules is {self.rules!r}: choose repaired or original")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import UserError
-from preprocess.config import DEFAULT_THRESHOLD
+from macco.pipeline.errors import UserError
+from macco.preprocess.config import DEFAULT_THRESHOLD
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
 Out = Annotated[str, typer.Option("--out", help="The store: a folder or any fsspec URL.")]
@@ -18,8 +18,8 @@ def status(
     path: StorePath, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Show what is committed, what failed and why, and the settings."""
-    from pipeline.store import Store
-    from preprocess.overview import status as overview
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.overview import status as overview
 
     show(overview(Store.open(path)), as_json)
 
@@ -33,8 +33,8 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Count concepts and boxes."""
-    from pipeline.store import Store
-    from preprocess.overview import stats as overview
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.overview import stats as overview
 
     show(overview(Store.open(path), threshold=threshold, top=top), as_json)
 
@@ -49,8 +49,8 @@ def sql(
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
-    from pipeline.query import query as ask
-    from pipeline.store import Store
+    from macco.pipeline.query import query as ask
+    from macco.pipeline.store import Store
 
     ask(Store.open(path), query, format, out)
 
@@ -67,8 +67,8 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Compare a store with known truth: spans by (kind, start, end), boxes by overlap."""
-    from pipeline.store import Store
-    from preprocess.score import score as compare
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.score import score as compare
 
     result = compare(Store.open(path), truth, threshold, iou)
     rows = {
@@ -89,8 +89,8 @@ def view(
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
 ) -> None:
     """Write a page to look at: images with their boxes, captions with their concepts."""
-    from pipeline.store import Store
-    from preprocess.view import write_page
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.view import write_page
 
     count = write_page(Store.open(path), out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
@@ -102,8 +102,8 @@ def compact(
     rows_per_file: Annotated[int, typer.Option(min=1, help="About so many samples in one file.")] = 1_000_000,
 ) -> None:
     """Copy a store of many small shards into few large files, for quicker questions. The copy is only read."""
-    from pipeline.compact import compact as merge
-    from pipeline.store import Store
+    from macco.pipeline.store import Store
+    from macco.preprocess.exchange.compact import compact as merge
 
     merge(Store.open(path), out, rows_per_file)
 
@@ -116,7 +116,7 @@ def cache(
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
-    from preprocess.cache import write_cache
+    from macco.preprocess.exchange.cache import write_cache
 
     write_cache(path, out, short_side=short_side, quality=quality, workers=workers or os.cpu_count() or 1)
 
@@ -128,8 +128,8 @@ def export(
     threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
 ) -> None:
     """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV."""
-    from pipeline.store import Store
-    from preprocess.exchange import coco, tsv
+    from macco.pipeline.store import Store
+    from macco.preprocess.exchange import coco, tsv
 
     writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
     if format not in writers:

@@ -8,7 +8,7 @@ from clip_scenes import COLOUR_IDS, NOUN_IDS, PARTNERS, ROLES, THINGS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from preprocess.demo.scene import RELATIONS
+from macco.preprocess.demo.scene import RELATIONS
 
 BOUND = 10  # weight of what is asked of bindings
 

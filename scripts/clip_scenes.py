@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipeline.concept import Concept
-from pipeline.schema import OBJECT, RELATION
-from preprocess.demo.captions import WORDS, captions
-from preprocess.demo.corpus import make
-from preprocess.demo.icons import COLOURS, FRAME, NAMES, NOUNS, mask
-from preprocess.demo.scene import RELATIONS, SIDE, Scene
-from train.negatives import Vocabulary, negatives
+from macco.pipeline.concept import Concept
+from macco.pipeline.schema import OBJECT, RELATION
+from macco.preprocess.demo.captions import WORDS, captions
+from macco.preprocess.demo.corpus import make
+from macco.preprocess.demo.icons import COLOURS, FRAME, NAMES, NOUNS, mask
+from macco.preprocess.demo.scene import RELATIONS, SIDE, Scene
+from macco.train.data.negatives import Vocabulary, negatives
 
 SIZE, PATCH = 96, 16
 GRID = SIZE // PATCH

@@ -19,11 +19,11 @@ from clip_scenes import COLOUR_IDS, NOUN_IDS, Scenes, draw_many, normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from preprocess.demo.scene import RELATIONS
-from train.batch import Slots
-from train.evaluation.loading import LoadedClip, load_clip
-from train.predictors import CrossBlock
-from train.towers import image_tower
+from macco.preprocess.demo.scene import RELATIONS
+from macco.train.clip.load import LoadedClip, load_clip
+from macco.train.clip.towers import image_tower
+from macco.train.data.batch import Slots
+from macco.train.objectives.macco.predictors import CrossBlock
 
 SEED = 5_000_000
 KINDS = {"noun": len(NOUN_IDS) + 1, "colour": len(COLOUR_IDS) + 1, "relation": len(RELATIONS)}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from preprocess.demo.icons import COLOURS
-from train import checkpoint
-from train.config import read, resolve
-from train.model import Macco
-from train.run import CONFIG, open_loader
-from train.starting import load_start
+from macco.preprocess.demo.icons import COLOURS
+from macco.train.clip.start import load_start
+from macco.train.config import read, resolve
+from macco.train.loop.run import CONFIG, open_loader
+from macco.train.objectives.macco.model import Macco
+from macco.train.runs import checkpoint
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from preprocess.detectors.compat import build_model
-from preprocess.detectors.locate import BERT, OFFICIAL, official_config
+from macco.preprocess.detectors.compat import build_model
+from macco.preprocess.detectors.locate import BERT, OFFICIAL, official_config
 
 ORIGINAL = "groundingdino_swint_random.pth"
 SMALL_CONFIG = "small.py"  # beside ORIGINAL

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--lower", action="store_true", help="lower-case the captions and drop the final dot")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from preprocess.language import load_pipeline
+    from macco.preprocess.graph.language import load_pipeline
 
     nlp = load_pipeline(arguments.name)
     rows = [json.loads(line) for line in MENTIONS.read_text(encoding="utf8").splitlines()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
 
-from preprocess.demo.icons import FIRST_GLYPH, FONT, NOUNS
+from macco.preprocess.demo.icons import FIRST_GLYPH, FONT, NOUNS
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from train.export import export_open_clip
+from macco.train.clip.write import export_open_clip
 
 SEED = 4_000_000  # of the scenes; other commands use small ones
 WIDTH = 128

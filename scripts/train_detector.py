@@ -34,12 +34,12 @@ from transformers import (
     GroundingDinoImageProcessor,
 )
 
-from preprocess.demo.captions import captions
-from preprocess.demo.corpus import make, matching
-from preprocess.demo.icons import COLOURS, FRAME, NOUNS
-from preprocess.demo.scene import SIDE, SIZES, Scene
-from preprocess.grounding import Packer, PromptBatch
-from preprocess.score import match_boxes
+from macco.preprocess.demo.captions import captions
+from macco.preprocess.demo.corpus import make, matching
+from macco.preprocess.demo.icons import COLOURS, FRAME, NOUNS
+from macco.preprocess.demo.scene import SIDE, SIZES, Scene
+from macco.preprocess.detectors.prompts import Packer, PromptBatch
+from macco.preprocess.look.score import match_boxes
 
 BATCH = 16
 RATE = 7e-4
@@ -312,7 +312,7 @@ def save(model: Any, out: Path) -> None:
 
 def evaluate(out: Path, images: int, seed: int, threshold: float) -> None:
     """Boxes of all phrases of all captions, on scenes of another seed, by split."""
-    from preprocess.detectors import load_detector
+    from macco.preprocess.detectors import load_detector
 
     detector = load_detector(f"transformers:{out}", device="cpu", batch_size=32)
     for split in ("train", "test"):

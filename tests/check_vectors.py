@@ -17,10 +17,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from train.batch import Batch
-from train.importing import import_clip, import_training
-from train.losses.congruence import Attention, congruence
-from train.model import Macco, Method
+from macco.train.clip.convert import import_clip, import_training
+from macco.train.data.batch import Batch
+from macco.train.losses.congruence import Attention, congruence
+from macco.train.objectives.macco.model import Macco, Method
 
 TOLERANCE, CONGRUENCE_TOLERANCE = 1e-5, 1e-6
 NOTHING = 1e-9  # a divergence of one-token captions is 0 but for rounding: smaller sizes are not divided by

@@ -12,15 +12,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from pipeline.store import Store
+from macco.pipeline.store import Store
 
-pytest_plugins = ["tests.evaluated"]  # fixtures of the tests of evaluation
+pytest_plugins = ["tests.support.evaluated"]  # fixtures of the tests of evaluation
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 demo images in 6 shards, with truth."""
-    from preprocess.demo import write_corpus
+    from macco.preprocess.demo import write_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "demo"
     write_corpus(folder, images=24, seed=1001, shard_size=4, split="train")
@@ -30,9 +30,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The corpus, extracted in this process. Tests only read it."""
-    from preprocess.config import ExtractConfig
-    from preprocess.run import Job, RunConfig, extract_shards
-    from preprocess.sources import plan
+    from macco.preprocess.config import ExtractConfig
+    from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
+    from macco.preprocess.sources import plan
 
     config = ExtractConfig(device="cpu")
     made = Store.create(str(tmp_path_factory.mktemp("store") / "store"), config.settings())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from macco.pipeline.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run macco-prep in this process: (exit code, standard output, standard error)."""
-    from preprocess.cli import main
+    from macco.preprocess.cli import main
 
     def macco_prep(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["macco-prep", *arguments])

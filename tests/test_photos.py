@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
-from pipeline.views import connect
-from preprocess.config import ExtractConfig
-from preprocess.run import Job, RunConfig, extract_shards
-from preprocess.sources import plan
-
-DATA = Path(__file__).parent / "data"
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect
+from macco.preprocess.config import ExtractConfig
+from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
+from macco.preprocess.sources import plan
+from tests.support import DATA
 
 
 @pytest.mark.parametrize("kind", ["original", "grounding-dino", "mm-grounding-dino"])

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import run as run_app
-from pipeline.errors import UserError
-from train.evaluation.cli import app as evaluation
+from macco.pipeline.console import run as run_app
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.cli import app as evaluation
 
 app = typer.Typer(
     help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
@@ -50,9 +50,9 @@ def run(
     ),
 ) -> None:
     """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
-    from train import checkpoint
-    from train.processes import asked_to_stop
-    from train.run import CONFIG, train
+    from macco.train.distributed.processes import asked_to_stop
+    from macco.train.loop.run import CONFIG, train
+    from macco.train.runs import checkpoint
 
     begun = out / CONFIG if checkpoint.path(out, checkpoint.LATEST).is_file() else None
     resolved = _resolved(preset, config, assignments, store, where, begun)
@@ -69,8 +69,8 @@ def _finish(out: Path) -> None:
     import os
 
     if int(os.environ.get("RANK", "0")) == 0:
-        from train.product import export_run
-        from train.report import write_report
+        from macco.train.results.product import export_run
+        from macco.train.results.report import write_report
 
         export_run(out, out / "model")
         write_report(out)
@@ -85,7 +85,7 @@ def _resolved(
     where: str | None,
     begun: Path | None,
 ) -> Any:
-    from train import config
+    from macco.train import config
 
     layers = [config.read(begun)] if begun else []
     layers += [config.preset(name) for name in presets or []]
@@ -97,7 +97,7 @@ def _resolved(
 @app.command()
 def report(path: RunPath) -> None:
     """Write RUN/report.html anew: curves, and a few reconstructions to look at."""
-    from train.report import write_report
+    from macco.train.results.report import write_report
 
     write_report(path)
     print(path / "report.html")
@@ -115,7 +115,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest."""
-    from train.product import export_run
+    from macco.train.results.product import export_run
 
     export_run(path, out, format, weights, interpolate)
     print(out)
@@ -136,8 +136,8 @@ def import_(
     format: Format = "open_clip",
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
-    from train.importing import import_clip, read_state
-    from train.product import write
+    from macco.train.clip.convert import import_clip, read_state
+    from macco.train.results.product import write
 
     if activation not in ("quick_gelu", "gelu"):
         raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
@@ -151,7 +151,7 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as it resolves, with all keys.")] = None,
 ) -> None:
     """List the presets, or print one whole."""
-    from train import config
+    from macco.train import config
 
     if name is not None:
         print(config.dump(config.resolve(config.preset(name))), end="")
@@ -170,7 +170,7 @@ def bench(
     steps: Annotated[int, typer.Option(min=1, help="Timed steps, after two that warm up.")] = 10,
 ) -> None:
     """Measure training speed on this machine: the step alone on random batches, and with a store the loader."""
-    from train.bench import measure
+    from macco.train.results.bench import measure
 
     measure(_resolved(preset, config, assignments, store, None, None), steps, _say)
 
@@ -181,8 +181,8 @@ def negatives(
     seed: Annotated[int, typer.Option(help="The same seed gives the same captions.")] = 0,
 ) -> None:
     """Make hard negative captions of a store's scene graphs, for method.negatives (NegCLIP, CE-CLIP)."""
-    from pipeline.store import Store
-    from train.negatives import write_negatives
+    from macco.pipeline.store import Store
+    from macco.train.data.negatives import write_negatives
 
     print(f"{write_negatives(Store.open(store), seed, _say)} negatives in {store}/negatives")
 
@@ -213,10 +213,10 @@ def study(
     """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended."""
     import os
 
-    from train.config import parse, resolve
-    from train.processes import asked_to_stop, choose_device
-    from train.study.conduct import Conduct, Order
-    from train.study.plan import load_plan
+    from macco.train.config import parse, resolve
+    from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.train.study.plan import load_plan
+    from macco.train.study.study import Conduct, Order
 
     if tune and val is None:
         raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.errors import UserError
-from train.data.masks import MaskConfig
-from train.joint_config import JointConfig
-from train.model import Method
+from macco.pipeline.errors import UserError
+from macco.train.data.masks import MaskConfig
+from macco.train.objectives.joint.settings import JointConfig
+from macco.train.objectives.macco.model import Method
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from pipeline.shuffles import shuffles
-from preprocess.demo.captions import Caption, captions
-from preprocess.demo.changes import HELD_OUT, SEEN, Case, draw_case
-from preprocess.demo.corpus import NOTICE, describe
-from preprocess.demo.icons import COLOURS, NOUNS
-from preprocess.demo.scene import MARGIN, SIDE, Scene, held_out, thing_of
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.pipeline.shuffles import shuffles
+from macco.preprocess.demo.captions import Caption, captions
+from macco.preprocess.demo.changes import HELD_OUT, SEEN, Case, draw_case
+from macco.preprocess.demo.corpus import NOTICE, describe
+from macco.preprocess.demo.icons import COLOURS, NOUNS
+from macco.preprocess.demo.scene import MARGIN, SIDE, Scene, held_out, thing_of
 
 GROUPS: Final = {"val": (SEEN,), "test": (SEEN, HELD_OUT)}
 OBJECT_ADD, OBJECT_REMOVE, WORD_ORDER = "object_add", "object_remove", "word_order"

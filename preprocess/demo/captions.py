@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.concept import Concept, Span
-from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
-from preprocess.demo.icons import FRAME, NOUNS
-from preprocess.demo.scene import Scene, Thing
+from macco.pipeline.concept import Concept, Span
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.preprocess.demo.icons import FRAME, NOUNS
+from macco.preprocess.demo.scene import Scene, Thing
 
 # relation -> its wordings as (words, head word, coarse part of speech of the head)
 WORDS = {

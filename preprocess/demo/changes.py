@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
-from preprocess.demo.claim import FORMS, Claim, Name, Style, kin
-from preprocess.demo.icons import COLOURS, NOUNS, mask
-from preprocess.demo.scene import (
+from macco.preprocess.demo.claim import FORMS, Claim, Name, Style, kin
+from macco.preprocess.demo.icons import COLOURS, NOUNS, mask
+from macco.preprocess.demo.scene import (
     MARGIN,
     SIDE,
     Point,

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from preprocess.demo.captions import Caption
-from preprocess.demo.icons import NOUNS
-from preprocess.demo.scene import Scene, Thing, common_area, gap_between
+from macco.preprocess.demo.captions import Caption
+from macco.preprocess.demo.icons import NOUNS
+from macco.preprocess.demo.scene import Scene, Thing, common_area, gap_between
 
 Name = tuple[str, str]  # colour, noun
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from pipeline.schema import BOXES, CONCEPTS, OBJECT, OK
-from pipeline.store import parquet_bytes
-from preprocess.demo.captions import captions
-from preprocess.demo.icons import FRAME, NOUNS
-from preprocess.demo.scene import SIDE, Box, Scene, random_scene
-from preprocess.images import Decoded
-from preprocess.sources import Item
-from preprocess.tables import Boxes, Row, ShardTables
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.pipeline.pictures import Decoded
+from macco.pipeline.schema import BOXES, CONCEPTS, OBJECT, OK
+from macco.pipeline.store import parquet_bytes
+from macco.preprocess.demo.captions import captions
+from macco.preprocess.demo.icons import FRAME, NOUNS
+from macco.preprocess.demo.scene import SIDE, Box, Scene, random_scene
+from macco.preprocess.extraction.tables import Boxes, Row, ShardTables
+from macco.preprocess.sources import Item
 
 SPLITS = ("train", "val", "test")
 NOTICE = """\

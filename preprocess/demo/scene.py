@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocess.demo.icons import COLOURS, FRAME, NOUNS, mask
+from macco.preprocess.demo.icons import COLOURS, FRAME, NOUNS, mask
 
 SIDE: Final = 128  # pixels
 SIZES: Final = {"small": 20, "medium": 31, "large": 44}  # pixels of a pictogram's longer side

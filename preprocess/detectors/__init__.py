@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.detectors.locate import locate
+from macco.preprocess.detectors.locate import locate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,17 +71,17 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     `device` is "auto" (CUDA where there is one, else CPU) or a torch device. Raises UserError for a
     missing or unfit model, or a device that is not there.
     """
-    from preprocess.detectors.batched import BatchedDetector, Network, find_device
+    from macco.preprocess.detectors.batched import BatchedDetector, Network, find_device
 
     source = locate(spec)
     where = find_device(device)
     network: Network
     if source.backend == "groundingdino":
-        from preprocess.detectors.original import OriginalNetwork
+        from macco.preprocess.detectors.original import OriginalNetwork
 
         network = OriginalNetwork(source, where)
     else:
-        from preprocess.detectors.huggingface import HuggingFaceNetwork
+        from macco.preprocess.detectors.huggingface import HuggingFaceNetwork
 
         network = HuggingFaceNetwork(source.weights, where)
     return BatchedDetector(network, source.fingerprint(), Settings(**settings))

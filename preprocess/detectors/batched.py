@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import UserError
-from preprocess.detectors import Detections, Settings
-from preprocess.detectors.canvas import ImageLike, ImageRule, image_size, stack
-from preprocess.grounding import Packed, Packer, Prompt, PromptBatch, phrase_scores, select
+from macco.pipeline.errors import UserError
+from macco.preprocess.detectors import Detections, Settings
+from macco.preprocess.detectors.canvas import ImageLike, ImageRule, image_size, stack
+from macco.preprocess.detectors.prompts import Packed, Packer, Prompt, PromptBatch, phrase_scores, select
 
 
 class Network(Protocol):

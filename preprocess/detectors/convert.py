@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import UserError
-from preprocess.detectors.locate import Source, locate
-from preprocess.detectors.original import UNUSED, fitting_config, read_checkpoint
+from macco.pipeline.errors import UserError
+from macco.preprocess.detectors.locate import Source, locate
+from macco.preprocess.detectors.original import UNUSED, fitting_config, read_checkpoint
 
 # First match wins, on names without "module.". The new names are those of the published checkpoints,
 # which every release of transformers reads.

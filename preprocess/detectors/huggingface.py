@@ -7,9 +7,9 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer
 from transformers.utils import logging
 
-from pipeline.errors import UserError
-from preprocess.detectors.canvas import ImageRule
-from preprocess.grounding import Packer, PromptBatch
+from macco.pipeline.errors import UserError
+from macco.preprocess.detectors.canvas import ImageRule
+from macco.preprocess.detectors.prompts import Packer, PromptBatch
 
 # transformers finds the ends of phrases by these ids, whatever the vocabulary says.
 WIRED_IDS = {"[PAD]": 0, "[CLS]": 101, "[SEP]": 102, ".": 1012}

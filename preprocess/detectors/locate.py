@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 MODELS_VARIABLE = "MACCO_MODELS"  # folder of official .pth files and of bert-base-uncased
 FAMILY = ("grounding-dino", "mm-grounding-dino")

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
-from preprocess.detectors.canvas import ImageRule
-from preprocess.detectors.compat import build_model
-from preprocess.detectors.locate import OFFICIAL, Source, official_config
-from preprocess.grounding import Packer, PromptBatch
+from macco.pipeline.errors import UserError
+from macco.preprocess.detectors.canvas import ImageRule
+from macco.preprocess.detectors.compat import build_model
+from macco.preprocess.detectors.locate import OFFICIAL, Source, official_config
+from macco.preprocess.detectors.prompts import Packer, PromptBatch
 
 # In the official files, but not in the model: a training head, and a counter that BERT used to store.
 UNUSED = ("label_enc.weight", "bert.embeddings.position_ids")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from pipeline.image_bytes import read_image_bytes
-from pipeline.store import Store
-from pipeline.views import connect, dicts
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect, dicts
 
 # One row per image and box; equal boxes of several captions' phrases are one.
 _BOXES = """

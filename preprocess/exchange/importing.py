@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.schema import OK
-from pipeline.store import Store
-from pipeline.urls import join
-from preprocess.exchange.tsv import concepts_of, read_tsv
-from preprocess.images import Decoded, ImageError, decode
-from preprocess.sources import Item
-from preprocess.tables import Boxes, Row, ShardTables
+from macco.pipeline.pictures import Decoded, ImageError, decode
+from macco.pipeline.schema import OK
+from macco.pipeline.store import Store
+from macco.pipeline.urls import join
+from macco.preprocess.exchange.tsv import concepts_of, read_tsv
+from macco.preprocess.extraction.tables import Boxes, Row, ShardTables
+from macco.preprocess.sources import Item
 
 ROWS_PER_SHARD = 1000
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.concept import Concept, Span
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
-from pipeline.store import Store
-from pipeline.views import connect, dicts
-from preprocess.exchange.coco import file_name
+from macco.pipeline.concept import Concept, Span
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect, dicts
+from macco.preprocess.exchange.coco import file_name
 
 COLUMNS = (
     "title", "filepath", "object_list", "relation_list", "attribute_list", "relation_phrase_list",

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pipeline.errors import UserError
-from pipeline.manifest import load_manifest
-from pipeline.urls import expand, folder, plain, stem
-from preprocess.sources import tables, tar
-from preprocess.sources.item import CaptionError, Item
+from macco.pipeline.errors import UserError
+from macco.pipeline.urls import expand, folder, plain, stem
+from macco.preprocess.sources import tables, tar
+from macco.preprocess.sources.item import CaptionError, Item
+from macco.preprocess.sources.manifest import load_manifest
 
 __all__ = ["FORMATS", "CaptionError", "Item", "Shard", "plan", "plan_manifest"]
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.urls import folder, join, open_url
-from preprocess.sources.item import MAX_BYTES, CaptionError, Item, captions_of
+from macco.pipeline.errors import UserError
+from macco.pipeline.urls import folder, join, open_url
+from macco.preprocess.sources.item import MAX_BYTES, CaptionError, Item, captions_of
 
 # Looked for in this order where no field is named: open_clip's names first.
 IMAGE_FIELDS: Final = ("filepath", "image", "jpg", "image_path", "path", "file_name")

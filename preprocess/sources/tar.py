@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.urls import exists, folder, join, open_url, stem
-from preprocess.sources.item import IMAGE, MAX_BYTES, CaptionError, Item, captions_of
+from macco.pipeline.urls import exists, folder, join, open_url, stem
+from macco.preprocess.sources.item import IMAGE, MAX_BYTES, CaptionError, Item, captions_of
 
 MAX_HEADER: Final = 2**20  # bytes of an extended header: it holds a long name, not a payload
 

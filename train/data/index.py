@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.store import Store
-from train.data.selection import LEVELS, Level, Selection, quote, scan
+from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
+from macco.train.data.selection import LEVELS, Level, Selection, quote, scan
 
 ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
 PIECE: Final = 8192  # rows; larger shards are shuffled and fetched in pieces

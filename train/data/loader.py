@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.errors import UserError
-from pipeline.store import Store
-from train.batch import Batch, Slots
-from train.data.images import BrokenImageError, cut, decode, draw_crop, read
-from train.data.index import Index
-from train.data.masks import MaskConfig, draw
-from train.data.rows import Fetch, Rows, Sample
-from train.data.selection import Selection
-from train.data.shuffle import Epoch
-from train.data.tokens import Tokenize
+from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
+from macco.train.data.batch import Batch, Slots
+from macco.train.data.crops import BrokenImageError, cut, decode, draw_crop, read
+from macco.train.data.index import Index
+from macco.train.data.masks import MaskConfig, draw
+from macco.train.data.rows import Fetch, Rows, Sample
+from macco.train.data.selection import Selection
+from macco.train.data.shuffle import Epoch
+from macco.train.data.tokens import Tokenize
 
 TRIES: Final = 8  # samples tried in place of one whose image cannot be read
 

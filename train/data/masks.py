@@ -9,9 +9,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
-from train.data.tokens import Tokens
+from macco.pipeline.errors import UserError
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.train.data.tokens import Tokens
 
 # Words that say little by themselves. Of "sitting on" remains "sitting", of "to the left of" "left"; "behind" stays.
 FUNCTION_WORDS: Final = frozenset(

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.cache import ImageCache
-from pipeline.errors import UserError
-from pipeline.schema import ATTRIBUTE, OBJECT, RELATION
-from pipeline.store import Store
-from train.data.index import Index, connect
-from train.data.masks import Grounded
-from train.data.selection import Selection, quote, scan
+from macco.pipeline.cache import ImageCache
+from macco.pipeline.errors import UserError
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.store import Store
+from macco.train.data.index import Index, connect
+from macco.train.data.masks import Grounded
+from macco.train.data.selection import Selection, quote, scan
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
 # Hard negatives lie in STORE/NEGATIVES/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.

@@ -8,9 +8,9 @@ from typing import Final, Literal
 import duckdb
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
-from train.data.masks import MaskConfig
+from macco.pipeline.errors import UserError
+from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from macco.train.data.masks import MaskConfig
 
 Level = Literal["samples", "concepts", "boxes"]
 LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")

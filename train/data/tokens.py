@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-from pipeline.errors import UserError
-from train.data.clean import clean
+from macco.pipeline.errors import UserError
+from macco.train.data.clean import clean
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from pipeline.dhash import dhash
-from pipeline.store import Store
-from pipeline.views import connect
-from train.evaluation.encoder import open_picture
-from train.evaluation.item import Picture
+from macco.pipeline.dhash import dhash
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect
+from macco.train.evaluation.encoder import open_picture
+from macco.train.evaluation.item import Picture
 
 MAX_DISTANCE: Final = 7  # bits; one band of the 64 more than bits that may differ
 # COCO's file names of 2014 carry a prefix that those of 2017 lack, and VisDial's are COCO's too.

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import UserError
-from train.evaluation.encoder import DualEncoder
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Bools, Floats, Judged, Mean
-from train.evaluation.manifest import (
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.encoder import DualEncoder
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
+from macco.train.evaluation.manifest import (
     BenchmarkManifest,
     File,
     MissingDataError,
@@ -25,10 +25,10 @@ from train.evaluation.manifest import (
     known_benchmarks,
     load_benchmark_manifest,
 )
-from train.evaluation.results import ItemScores, table
-from train.evaluation.retrieval import best_scores, recalled
-from train.evaluation.run import Outcome, outcome
-from train.evaluation.scorer import OK
+from macco.train.evaluation.results import ItemScores, table
+from macco.train.evaluation.retrieval import best_scores, recalled
+from macco.train.evaluation.run import Outcome, outcome
+from macco.train.evaluation.scorer import OK
 
 TOPS: Final = (1, 5)
 TEMPLATES: Final = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
@@ -51,12 +51,12 @@ def evaluate(
     """Benchmark a model; exit code 1 if a benchmark was asked for by name, or is there, and could not be run."""
     import torch
 
-    from train.evaluation.classification import TEMPLATES
-    from train.evaluation.loading import ACTIVATIONS, shipped
-    from train.evaluation.manifest import MissingDataError
-    from train.evaluation.opening import open_scorer
-    from train.evaluation.registry import FeaturesNeededError, expand, run
-    from train.evaluation.report import write_report
+    from macco.train.clip.load import ACTIVATIONS, shipped
+    from macco.train.evaluation.classification import TEMPLATES
+    from macco.train.evaluation.manifest import MissingDataError
+    from macco.train.evaluation.registry import FeaturesNeededError, expand, run
+    from macco.train.evaluation.report import write_report
+    from macco.train.results.scorers import open_scorer
 
     own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
     if pretrained is None and not own:
@@ -107,10 +107,10 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for compare.md and compare.json.")],
 ) -> None:
     """Compare runs with the first, item by item: differences, 95 % intervals, paired tests."""
-    from train.evaluation.compare import compare as compare_runs
-    from train.evaluation.compare import write_comparison
-    from train.evaluation.manifest import Places
-    from train.evaluation.registry import figures_of
+    from macco.train.evaluation.compare import compare as compare_runs
+    from macco.train.evaluation.compare import write_comparison
+    from macco.train.evaluation.manifest import Places
+    from macco.train.evaluation.registry import figures_of
 
     places = Places(Path("data"))
     rows = compare_runs(runs, lambda name: figures_of(name, places))
@@ -133,11 +133,11 @@ def audit(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline.store import Store
-    from train.evaluation.audit import audit as find
-    from train.evaluation.audit import stored_images
-    from train.evaluation.manifest import MissingDataError
-    from train.evaluation.registry import expand, pictures_of
+    from macco.pipeline.store import Store
+    from macco.train.evaluation.audit import audit as find
+    from macco.train.evaluation.audit import stored_images
+    from macco.train.evaluation.manifest import MissingDataError
+    from macco.train.evaluation.registry import expand, pictures_of
 
     places, names = _places(data, path), expand(benchmark or ["all"])
     connection = stored_images(Store.open(store))
@@ -170,14 +170,14 @@ def freeze_order(
     seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
 ) -> None:
     """Draw the shuffles of ARO's order tasks once, into a file that says what shaped them."""
-    from train.evaluation.benchmarks.order import freeze
+    from macco.train.evaluation.benchmarks.order import freeze
 
     _folder(out.parent)
     print(f"{freeze(karpathy, out, tagger=tagger, seed=seed)} items: {out}")
 
 
 def _places(data: Path, paths: list[str] | None) -> Any:
-    from train.evaluation.manifest import Places
+    from macco.train.evaluation.manifest import Places
 
     pairs = [entry.partition("=") for entry in paths or []]
     if bad := [name for name, equals, folder in pairs if not (name and equals and folder)]:
@@ -196,7 +196,7 @@ def _folder(path: Path) -> None:
 def _device(name: str) -> str:
     import torch
 
-    from train.processes import choose_device
+    from macco.train.distributed.processes import choose_device
 
     mps = torch.backends.mps.is_available()
     if name == "mps" and not mps:
@@ -219,7 +219,7 @@ def _say(report: dict[str, Any]) -> None:
 def _about(name: str, pretrained: str | None, model: Any, device: str) -> dict[str, Any]:
     from importlib.metadata import version
 
-    from train.evaluation.loading import activation_of
+    from macco.train.clip.load import activation_of
 
     packages = {"macco": version("macco"), "torch": version("torch"), "open_clip": version("open_clip_torch")}
     return {

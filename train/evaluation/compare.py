@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from train.evaluation.judged import Judged, Mean
-from train.evaluation.report import ITEMS, number, table
-from train.evaluation.results import judged, read_items
-from train.evaluation.scorer import OK
-from train.evaluation.statistics import mcnemar, paired_bootstrap, paired_p
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.train.evaluation.judged import Judged, Mean
+from macco.train.evaluation.report import ITEMS, number, table
+from macco.train.evaluation.results import judged, read_items
+from macco.train.evaluation.scorer import OK
+from macco.train.evaluation.statistics import mcnemar, paired_bootstrap, paired_p
 
 KEYS = ["benchmark", "subset", "item"]
 _VALUES = ("baseline", "percent", "difference", "low", "high", "p")

@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.errors import UserError
-from pipeline.image_bytes import read_image_bytes
-from train.evaluation.item import Picture
-from train.evaluation.judged import Floats
-from train.evaluation.scorer import CORRUPT, MISSING, OK
-from train.towers import Text
+from macco.pipeline.errors import UserError
+from macco.pipeline.image_bytes import read_image_bytes
+from macco.train.clip.towers import Text
+from macco.train.evaluation.item import Picture
+from macco.train.evaluation.judged import Floats
+from macco.train.evaluation.scorer import CORRUPT, MISSING, OK
 
 _ROWS: Final = 16_384  # pairs whose features are gathered at once
 

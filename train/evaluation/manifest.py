@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests" / "benchmarks"
 IMAGES: Final = "_images"  # the one file that describes image collections, which benchmarks share

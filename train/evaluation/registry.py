@@ -3,16 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pipeline.errors import UserError
-from train.evaluation.benchmarks import BENCHMARKS
-from train.evaluation.classification import classification_figures, run_classification, run_probe
-from train.evaluation.encoder import DualEncoder
-from train.evaluation.item import Picture
-from train.evaluation.judged import Judged, Mean
-from train.evaluation.manifest import Places, known_benchmarks
-from train.evaluation.retrieval import COLLECTIONS, retrieval_figures, retrieval_pictures, run_retrieval
-from train.evaluation.run import Outcome, run_benchmark
-from train.evaluation.scorer import Scorer
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.benchmarks import BENCHMARKS
+from macco.train.evaluation.classification import classification_figures, run_classification, run_probe
+from macco.train.evaluation.encoder import DualEncoder
+from macco.train.evaluation.item import Picture
+from macco.train.evaluation.judged import Judged, Mean
+from macco.train.evaluation.manifest import Places, known_benchmarks
+from macco.train.evaluation.retrieval import COLLECTIONS, retrieval_figures, retrieval_pictures, run_retrieval
+from macco.train.evaluation.run import Outcome, run_benchmark
+from macco.train.evaluation.scorer import Scorer
 
 ALL: Final = "all"
 CLASSIFY: Final = "classify:"

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.files import put_file
-from train.evaluation.results import write_items
-from train.evaluation.run import Outcome
+from macco.pipeline.folder import put_file
+from macco.train.evaluation.results import write_items
+from macco.train.evaluation.run import Outcome
 
 ITEMS: Final = "items.parquet"
 NOTE: Final = (

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from train.evaluation.item import Item
-from train.evaluation.judged import Floats, Judged, Names
-from train.evaluation.scorer import OK
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Floats, Judged, Names
+from macco.train.evaluation.scorer import OK
 
 ITEMS: Final = pa.schema(
     [

@@ -5,15 +5,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import UserError
-from train.evaluation.benchmarks.base import read_json
-from train.evaluation.encoder import DualEncoder
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Floats, Judged, Mean
-from train.evaluation.manifest import Places, load_benchmark_manifest
-from train.evaluation.results import ItemScores, table
-from train.evaluation.run import Outcome, absent_images, outcome
-from train.evaluation.scorer import OK
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.benchmarks.base import read_json
+from macco.train.evaluation.encoder import DualEncoder
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Floats, Judged, Mean
+from macco.train.evaluation.manifest import Places, load_benchmark_manifest
+from macco.train.evaluation.results import ItemScores, table
+from macco.train.evaluation.run import Outcome, absent_images, outcome
+from macco.train.evaluation.scorer import OK
 
 CAPTIONS: Final = 5  # of an image; a few COCO images have more, which the usual figures leave out
 KS: Final = (1, 5, 10)

@@ -1,6 +1,6 @@
 """The comparisons that decide, on plain score arrays. A strict rule calls a tie wrong."""
 
-from train.evaluation.judged import Bools, Floats
+from macco.train.evaluation.judged import Bools, Floats
 
 
 def first_best(scores: Floats) -> dict[str, Bools]:

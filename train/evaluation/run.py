@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from train.evaluation.benchmarks.base import Benchmark
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Judged, Mean
-from train.evaluation.manifest import BenchmarkManifest, Places, sha256
-from train.evaluation.results import ItemScores, judged, table
-from train.evaluation.scorer import MISSING, Scorer, score_items
-from train.evaluation.statistics import interval
+from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Judged, Mean
+from macco.train.evaluation.manifest import BenchmarkManifest, Places, sha256
+from macco.train.evaluation.results import ItemScores, judged, table
+from macco.train.evaluation.scorer import MISSING, Scorer, score_items
+from macco.train.evaluation.statistics import interval
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Bools, Floats
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Bools, Floats
 
 OK: Final = "ok"
 MISSING: Final = "image_missing"

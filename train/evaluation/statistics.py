@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from train.evaluation.judged import Mean
+from macco.train.evaluation.judged import Mean
 
 DRAWS: Final = 2000
 Draws = NDArray[np.float64]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 EPSILON = 1e-6  # inside the logarithm, where a product of attentions is compared as it is
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import UserError
+from macco.pipeline.errors import UserError
 
 MARGIN = 0.2
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UserError
-from train.config import TrainConfig, flat, parse, preset, read, resolve
+from macco.pipeline.errors import UserError
+from macco.train.config import TrainConfig, flat, parse, preset, read, resolve
 
 STUDIES: Final = Path(__file__).parents[1] / "studies"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
 
-from train.study.plan import Plan
+from macco.train.study.plan import Plan
 
 NAMES: Final = 230  # width left of the panels
 PANEL, GAP = 190, 30

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import UserError
-from pipeline.files import put_file
-from train.metrics import read as read_metrics
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import put_file
+from macco.train.runs.metrics import read as read_metrics
 
 FILE: Final = "record.json"
 

@@ -5,9 +5,9 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
-from train.evaluation.report import number, table
-from train.study.plan import Measure, Plan
-from train.study.record import Record
+from macco.train.evaluation.report import number, table
+from macco.train.study.plan import Measure, Plan
+from macco.train.study.record import Record
 
 Runs = Mapping[str, Mapping[int, Record]]  # by arm and seed
 Spread = dict[str, Any]  # mean, sd (None for a single seed), n

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import UserError
-from train.study.plan import Figures, Tuning
-from train.study.record import Record
+from macco.pipeline.errors import UserError
+from macco.train.study.plan import Figures, Tuning
+from macco.train.study.record import Record
 
 
 @dataclass(frozen=True)

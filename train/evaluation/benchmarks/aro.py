@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Judged, Mean, mean_of
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Judged, Mean, mean_of
 
 LEAST: Final = 25  # items that a pair of attributes needs to count as a class
 

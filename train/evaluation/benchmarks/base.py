@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.errors import UserError
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
-from train.evaluation.manifest import MissingDataError, Places, load_benchmark_manifest
-from train.evaluation.rules import first_best
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
+from macco.train.evaluation.manifest import MissingDataError, Places, load_benchmark_manifest
+from macco.train.evaluation.rules import first_best
 
 
 class Benchmark(ABC):

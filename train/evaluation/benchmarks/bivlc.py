@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from train.evaluation.benchmarks.base import Benchmark
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Bools, Floats, Judged, Mean
-from train.evaluation.rules import two_by_two
+from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
+from macco.train.evaluation.rules import two_by_two
 
 
 class BiVlc(Benchmark):

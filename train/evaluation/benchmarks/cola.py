@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Bools, Floats, Judged, Mean
-from train.evaluation.rules import two_by_two
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
+from macco.train.evaluation.rules import two_by_two
 
 
 class Cola(Benchmark):

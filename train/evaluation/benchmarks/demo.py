@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import UserError
-from train.evaluation.benchmarks.base import Benchmark
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
-from train.evaluation.rules import first_best, two_by_two
+from macco.pipeline.errors import UserError
+from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
+from macco.train.evaluation.rules import first_best, two_by_two
 
 GROUPS: Final = ("seen", "held_out")  # of pairs that training shows, and that it never shows
 AXES: Final = {

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import UserError
-from pipeline.shuffles import shuffles
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Judged, Mean
-from train.evaluation.manifest import sha256
+from macco.pipeline.errors import UserError
+from macco.pipeline.shuffles import shuffles
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Judged, Mean
+from macco.train.evaluation.manifest import sha256
 
 WORDS: Final = 30
 

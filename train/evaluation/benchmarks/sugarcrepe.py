@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Judged, Mean
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Judged, Mean
 
 
 class SugarCrepe(Benchmark):

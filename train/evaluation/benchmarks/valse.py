@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item, Picture
-from train.evaluation.judged import Judged, Mean, mean_of
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.judged import Judged, Mean, mean_of
 
 VOTES: Final = 2  # of three annotators must prefer the caption
 

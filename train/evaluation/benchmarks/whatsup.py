@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Judged, Mean, mean_of
+from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Judged, Mean, mean_of
 
 OPTIONS: Final = 4  # of A and B; some forks append further negatives
 _OPPOSITE: Final = {

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.evaluation.benchmarks.base import Benchmark, read_json
-from train.evaluation.item import Item
-from train.evaluation.judged import Bools, Floats, Judged, Mean
-from train.evaluation.rules import two_by_two
+from macco.train.evaluation.benchmarks.base import Benchmark, read_json
+from macco.train.evaluation.item import Item
+from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
+from macco.train.evaluation.rules import two_by_two
 
 
 class Winoground(Benchmark):

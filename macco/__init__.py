@@ -1,0 +1,1 @@
+"""macco: masked compositional concept modelling for CLIP."""

@@ -1,0 +1,100 @@
+"""The rows of one shard, gathered as tuples and handed over as Arrow tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from macco.pipeline.concept import Concept
+from macco.pipeline.dhash import dhash
+from macco.pipeline.pictures import Decoded
+from macco.pipeline.schema import OBJECT, OK, TABLES, sample_id
+from macco.preprocess.sources import Item
+
+Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores
+Found = dict[str, Boxes]  # of one image, by phrase
+
+_CONSTANT = ("dataset", "shard")
+
+
+@dataclass
+class Row:
+    """One (image, caption) on its way to the table `samples`."""
+
+    caption_id: int
+    number: int  # place in the shard
+    caption: str | None
+    status: str
+    error: str | None
+
+
+class ShardTables:
+    """Builds the three tables of one shard. Tuples are in the order of the schema, without the constants."""
+
+    def __init__(self, dataset: str, shard: str) -> None:
+        self.dataset = dataset
+        self.shard = shard
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
+
+    def add(
+        self,
+        item: Item,
+        image: Decoded | None,
+        rows: Sequence[Row],
+        graphs: Sequence[Sequence[Concept]],
+        found: Found,
+    ) -> None:
+        """Add one image: all its rows, and the graphs of those that are ok, in the same order."""
+        remaining = iter(graphs)
+        size = (None, None) if image is None else (image.width, image.height)
+        code = None if image is None else dhash(image.image)
+        for row in rows:
+            name = sample_id(self.dataset, self.shard, item.key, row.caption_id)
+            ids = (name, item.key, row.caption_id)
+            place = (item.source, item.member, item.offset, item.size, code)
+            sample = (*ids, row.number, row.caption, *size, *place, row.status, row.error)
+            self._rows["samples"].append(sample)
+            if row.status == OK:
+                self._add_graph(ids, row.caption or "", next(remaining), found)
+
+    def _add_graph(
+        self, ids: tuple[str, str, int], caption: str, graph: Sequence[Concept], found: Found
+    ) -> None:
+        names = [f"{ids[0]}/{place}" for place in range(len(graph))]
+        add, add_box = self._rows["concepts"].append, self._rows["boxes"].append
+        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner) in zip(
+            names, graph, strict=True
+        ):
+            head = (caption[first:last], first, last, pos)
+            ends = (
+                None if subject is None else names[subject],
+                None if object_ is None else names[object_],
+                None if owner is None else names[owner],
+            )
+            for part, (start, end) in enumerate(spans):
+                add((name, *ids, kind, part, caption[start:end], lemma, start, end, *head, *ends, phrase))
+            if kind == OBJECT and phrase in found:
+                boxes, scores = found[phrase]
+                for box, score in zip(boxes.tolist(), scores.tolist(), strict=True):
+                    add_box((name, *ids, *box, score))
+
+    def finish(self) -> dict[str, pa.Table]:
+        """Return the tables, with the schemas of pipeline.schema."""
+        tables = {}
+        for name, schema in TABLES.items():
+            rows = self._rows[name]
+            constant = {
+                "dataset": pa.repeat(self.dataset, len(rows)),
+                "shard": pa.repeat(self.shard, len(rows)),
+            }
+            fields = [field for field in schema if field.name not in _CONSTANT]
+            columns = zip(*rows, strict=True) if rows else [()] * len(fields)
+            arrays = {
+                field.name: pa.array(column, field.type)
+                for field, column in zip(fields, columns, strict=True)
+            }
+            tables[name] = pa.table({**arrays, **constant}).select(schema.names).cast(schema)
+        return tables

@@ -1,0 +1,57 @@
+"""What a store holds: for `macco-prep status` and `macco-prep stats`."""
+
+from collections import Counter
+from typing import Any
+
+from macco.pipeline.store import Store
+from macco.pipeline.views import connect, dicts
+
+
+def status(store: Store) -> dict[str, Any]:
+    """Shards committed and given up, samples by status, seconds by step, and the settings."""
+    connection = connect(store)
+    samples = connection.execute(
+        "SELECT status, count(*) FROM samples GROUP BY status ORDER BY 2 DESC, 1"
+    ).fetchall()
+    seconds: Counter[str] = Counter()
+    for (shard,) in connection.execute("SELECT seconds FROM shards").fetchall():
+        seconds.update(shard)
+    committed = store.committed()
+    failed = {
+        name: store.failure(name)["error"].strip().rsplit("\n", 1)[-1] for name in store.failed() - committed
+    }
+    return {
+        "store": store.url,
+        "shards": {"committed": len(committed), "failed": dict(sorted(failed.items()))},
+        "samples": dict(samples),
+        "seconds": {step: round(value, 1) for step, value in sorted(seconds.items())},
+        "settings": store.description()["settings"],
+    }
+
+
+_STATS = {
+    "concepts": """
+        SELECT kind, count(*) AS concepts, count(DISTINCT lemma) AS lemmas,
+               round(count(*) / (SELECT count(*) FROM samples WHERE status = 'ok'), 2) AS per_caption
+        FROM concepts WHERE part = 0 GROUP BY kind ORDER BY kind""",
+    "boxes": """
+        SELECT count(*) AS objects, round(avg(boxes), 2) AS boxes_per_object,
+               round(avg((best >= {threshold})::INT), 4) AS share_grounded, round(median(best), 3) AS median_best_score
+        FROM (SELECT count(b.score) AS boxes, coalesce(max(b.score), 0) AS best
+              FROM concepts c LEFT JOIN boxes b USING (concept_id)
+              WHERE c.kind = 'object' AND c.part = 0 GROUP BY c.concept_id)""",
+    "commonest": """
+        SELECT kind, list(lemma || ' ' || n ORDER BY n DESC, lemma) AS lemmas
+        FROM (SELECT kind, lemma, count(*) AS n FROM concepts WHERE part = 0 GROUP BY kind, lemma
+              QUALIFY row_number() OVER (PARTITION BY kind ORDER BY count(*) DESC, lemma) <= {top})
+        GROUP BY kind ORDER BY kind""",
+}
+
+
+def stats(store: Store, *, threshold: float, top: int = 10) -> dict[str, list[dict[str, Any]]]:
+    """Concepts by kind, how well objects are grounded at `threshold`, and the commonest lemmas."""
+    connection = connect(store)
+    return {
+        name: dicts(connection.execute(sql.format(threshold=threshold, top=top)))
+        for name, sql in _STATS.items()
+    }

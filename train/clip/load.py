@@ -1,0 +1,129 @@
+"""Any model that open_clip can build, with the activation that was asked for."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import open_clip
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from torch import Tensor, nn
+
+from macco.pipeline.errors import UserError
+from macco.train.clip.convert import import_clip, read_state
+
+ACTIVATIONS: Final = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+SHIPPED: Final = Path(__file__).parents[1] / "models"  # folders of weights that come with macco
+
+
+class LoadedClip(NamedTuple):
+    """A model with what belongs to it."""
+
+    model: Any
+    preprocess: Any  # PIL image to tensor [3, S, S]
+    tokenizer: Callable[[list[str]], Tensor]
+
+
+def load_clip(name_or_path: str, pretrained: str | None = None, activation: str | None = None) -> LoadedClip:
+    """Load an open_clip architecture, an exported folder or a checkpoint file.
+
+    name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
+    small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a
+    finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights.
+    activation: gelu, quick_gelu, or None for the one the model is known to have been trained with: a file of
+    weights does not tell, unless the architecture is of QuickGELU.
+
+    Raises:
+        UserError: no such model or weights, weights that do not fit, or an activation that is not known.
+    """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise UserError(f"activation {activation!r} is unknown: choose gelu or quick_gelu")
+    path = shipped(name_or_path) or Path(name_or_path)
+    if path.is_file():
+        return _from_checkpoint(path, activation)
+    if path.is_dir():
+        if (path / "model" / "open_clip_config.json").is_file():  # the folder of a training run
+            path = path / "model"
+        if not (path / "open_clip_config.json").is_file():
+            raise UserError(
+                f"{path} has no open_clip_config.json: export the model to open_clip's format first"
+            )
+        name_or_path = f"local-dir:{path}"
+    elif "/" in name_or_path and ":" not in name_or_path and name_or_path.startswith((".", "/", "~")):
+        raise UserError(f"no checkpoint or folder at {name_or_path}: check the path")
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(name_or_path, pretrained=pretrained)
+        tokenizer = open_clip.get_tokenizer(name_or_path)
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        known = f" (names: {_similar(name_or_path)})" if "not found in built-ins" in str(error) else ""
+        reason = re.sub(r" Available.*", "", " ".join(str(error).split()))
+        raise UserError(f"open_clip cannot load {name_or_path!r}: {reason}{known}") from error
+    file = Path(pretrained) if pretrained else None
+    if (
+        activation is None
+        and file is not None
+        and file.is_file()
+        and _blocks(model)
+        and activation_of(model) == "gelu"
+    ):
+        raise _untold(file)
+    set_activation(model, activation or _trained_with(name_or_path, pretrained))
+    return LoadedClip(model, preprocess, tokenizer)
+
+
+def shipped(name: str) -> Path | None:
+    """The folder of a model whose weights come with macco."""
+    folder = SHIPPED / name
+    return folder if "/" not in name and (folder / "open_clip_config.json").is_file() else None
+
+
+def activation_of(model: nn.Module) -> str:
+    """gelu or quick_gelu: what the transformer blocks compute with."""
+    quick = any(isinstance(module, QuickGELU) for module in model.modules())
+    return "quick_gelu" if quick else "gelu"
+
+
+def set_activation(model: nn.Module, activation: str | None) -> None:
+    """Make every block of open_clip's own transformers use `activation`; None leaves the model as it is.
+
+    Raises UserError where the model has no such block (its towers come from timm or transformers).
+    """
+    if activation is None:
+        return
+    blocks = _blocks(model)
+    if not blocks:
+        raise UserError("this model's towers are not open_clip's own: its activation cannot be chosen")
+    for block in blocks:
+        block.mlp.gelu = ACTIVATIONS[activation]()
+
+
+def _blocks(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, ResidualAttentionBlock)]
+
+
+def _untold(path: Path) -> UserError:
+    return UserError(
+        f"weights do not tell their activation: give {path.name} with --activation quick_gelu (OpenAI's) or gelu "
+        "(training: model.activation=...)"
+    )
+
+
+def _trained_with(name: str, pretrained: str | None) -> str | None:
+    """open_clip builds the bare name with GELU even where a tag's weights were trained with QuickGELU."""
+    config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained and ":" not in name else None
+    return "quick_gelu" if (config or {}).get("quick_gelu") else None
+
+
+def _from_checkpoint(path: Path, activation: str | None) -> LoadedClip:
+    if activation is None:
+        raise _untold(path)
+    model, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    preprocess = open_clip.image_transform(vision["image_size"], is_train=False)
+    return LoadedClip(model, preprocess, open_clip.SimpleTokenizer(context_length=text["context_length"]))
+
+
+def _similar(name: str) -> str:
+    from difflib import get_close_matches
+
+    return ", ".join(get_close_matches(name, open_clip.list_models(), n=3)) or "see open_clip.list_models()"

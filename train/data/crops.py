@@ -1,0 +1,118 @@
+"""Images of samples: bytes from where they lie, a random crop of them, and nothing decoded larger than needed."""
+
+import math
+import os
+import warnings
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.Image import Resampling
+
+from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline.urls import is_local
+from macco.train.data.masks import Crop
+
+# As torchvision's RandomResizedCrop has them; the scale is the paper's.
+SCALE = (0.9, 1.0)
+RATIO = (3 / 4, 4 / 3)
+MARGIN = (
+    256 / 224
+)  # a JPEG is decoded at the smallest size whose short side is so much larger than the crop's
+MAX_PIXELS = 200_000_000
+
+
+class BrokenImageError(Exception):
+    """An image that cannot be read or decoded; the message says why."""
+
+
+@lru_cache(maxsize=256)
+def _file(path: str) -> "_File":
+    return _File(path)
+
+
+class _File:
+    """An open file that closes when it is no longer used."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def read(source: str, member: str | None, offset: int | None, size: int | None) -> bytes:
+    """Read an image's encoded bytes; raise BrokenImageError where they are not there."""
+    try:
+        if offset is None or size is None or not is_local(source):
+            return read_image_bytes(source, member, offset, size)
+        # Held while it is read: the cache may have kept the file of another thread, or let this one go.
+        file = _file(source)
+        data = os.pread(file.number, size, offset)
+    except (OSError, KeyError, ValueError) as error:
+        raise BrokenImageError(f"{source}: {error}") from error
+    if len(data) < size:
+        raise BrokenImageError(f"{source} ends before byte {offset} + {size}")
+    return data
+
+
+def decode(data: bytes, side: int) -> Image.Image:
+    """Decode to upright RGB (transparency on white); a JPEG to no more than its short side needs for a crop of `side`.
+
+    Raises BrokenImageError.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(data)) as image:
+            warnings.simplefilter("ignore")
+            if image.width * image.height > MAX_PIXELS:
+                raise BrokenImageError(f"{image.width} x {image.height} pixels")
+            short = math.ceil(side * MARGIN)
+            scale = short / min(image.size)
+            image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                rgba = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            return upright.convert("RGB")
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        TypeError,
+        LookupError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+
+
+def draw_crop(width: int, height: int, random: np.random.Generator) -> Crop:
+    """Draw what torchvision's RandomResizedCrop(scale=SCALE, ratio=RATIO) would cut out."""
+    for _ in range(10):
+        area = width * height * random.uniform(*SCALE)
+        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))
+            return Crop(top, left, h, w, width, height)
+    w, h = width, height
+    if width / height < RATIO[0]:
+        h = round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        w = round(height * RATIO[1])
+    return Crop((height - h) // 2, (width - w) // 2, h, w, width, height)
+
+
+def cut(image: Image.Image, crop: Crop, side: int) -> NDArray[np.uint8]:
+    """Cut the crop out and resize it, bicubic, to [3, side, side]."""
+    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+    pixels = np.asarray(image.crop(box).resize((side, side), Resampling.BICUBIC))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def whole(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """All of the image, squeezed to [3, side, side]: what lies at its edges is seen too."""
+    return cut(image, Crop(0, 0, image.height, image.width, image.width, image.height), side)

@@ -1,0 +1,162 @@
+"""The state of a run, and one step of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from macco.pipeline.errors import UserError
+from macco.train.config import TrainConfig
+from macco.train.data.batch import Batch
+from macco.train.distributed import ranks
+from macco.train.loop.optimizer import parameter_groups
+from macco.train.loop.schedule import factor
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.step import backward
+from macco.train.objectives.objective import Objective
+from macco.train.runs import checkpoint
+
+
+def take_predictors(model: Objective, run: Path) -> None:
+    """Start from what a run trained beside the CLIP: mask tokens and predictors, as many as the model has, or
+    the joint encoder.
+
+    Raises UserError where the run has none, or of other sizes.
+    """
+    new = {name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"}
+    found = checkpoint.load(run, checkpoint.LATEST)["model"]
+    parts = {name.partition(".")[0] for name in new}
+    theirs = {name: value for name, value in found.items() if name.partition(".")[0] in parts}
+    if missing := sorted(parts - {name.partition(".")[0] for name in theirs}):
+        raise UserError(f"{run} has no {missing[0]}: train it with all losses of this objective")
+    try:
+        if theirs.keys() != new:  # another depth
+            raise RuntimeError("other layers")
+        model.load_state_dict(theirs, strict=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"the predictors of {run} have other sizes: set method.*_depth and heads, or joint.*, as there"
+        ) from error
+
+
+class Training:
+    """All that a step changes, and how."""
+
+    def __init__(self, config: TrainConfig, clip: nn.Module, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        torch.manual_seed(config.seed)
+        self.model = self.build(clip)
+        if config.model.predictors:
+            take_predictors(self.model, Path(config.model.predictors))
+        self.model.to(device)
+        ranks.broadcast(self.model)
+        o = config.optimizer
+        groups = parameter_groups(
+            self.model, lr=o.lr, predictor_lr=o.predictor_lr, decay=o.decay, predictor_decay=o.predictor_decay
+        )
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=device.type == "cuda"
+        )
+        self.base_rates = [group["lr"] for group in groups]
+        self.ema = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.ema = AveragedModel(self.model.clip, multi_avg_fn=average)
+        if config.compile:
+            self.model.compile_blocks()
+        self.step = 0
+        predicts = config.objective == "macco" and (config.method.mlm or config.method.mim)
+        self.first = o.predictors_first if predicts else 0
+        self.total = self.first + config.steps
+
+    def build(self, clip: nn.Module) -> Objective:
+        """The model that the configuration asks for."""
+        return Macco(clip, self.config.method)
+
+    def precision(self) -> torch.autocast:
+        """The context of a forward pass."""
+        wanted = self.config.precision
+        on = wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def update(self, batch: Batch, *, norms: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One step. Returns this rank's losses and, where asked for, the norms of the whole batch's gradients."""
+        losses = self.gradients(batch)
+        ranks.average_gradients(self.model.parameters())
+        lengths = self._norms() if norms else {}
+        if self.config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * self._share(0 if group["name"] == "new" else self.first)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.model.clamp_logit_scale()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model.clip)
+        self.step += 1
+        return losses, lengths
+
+    def _share(self, begin: int) -> float:
+        """The share of its base rate that a group which begins to learn at step `begin` has now."""
+        if self.step < begin:
+            return 0.0
+        return factor(self.step - begin, self.config.optimizer.warmup, self.total - begin)
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add this rank's gradients of a step to the parameters; returns its losses."""
+        assert isinstance(self.model, Macco)
+        self.model.alone = self.step < self.first
+        size = self.config.micro_batch or len(batch)
+        parts = [batch] if size >= len(batch) else batch.split(size)
+        return backward(self.model, [part.to(self.device) for part in parts], self.precision)
+
+    def scalars(self) -> dict[str, float]:
+        """What else is written of a step."""
+        return {"logit_scale": float(self.model.clip.logit_scale.detach().exp())}
+
+    def _norms(self) -> dict[str, Tensor]:
+        image, text = ({id(p) for p in tower.parameters()} for tower in (self.model.image, self.model.text))
+        sides: dict[str, list[Tensor]] = {"image": [], "text": [], "new": []}
+        for name, p in self.model.named_parameters():
+            if p.grad is not None:
+                side = "image" if id(p) in image else "text" if id(p) in text else "new"
+                if side != "new" or not name.startswith("clip."):  # neither: the logit scale
+                    sides[side].append(p.grad)
+        norms = {f"gradient/{side}": grads for side, grads in sides.items() if grads}
+        return {name: torch.nn.utils.get_total_norm(grads).float() for name, grads in norms.items()}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Mean losses over batches and ranks."""
+        found: list[dict[str, Tensor]] = []
+        for batch in batches:
+            with self.precision():
+                found.append(self.model(batch.to(self.device)))
+        table = ranks.mean(torch.stack([torch.stack(list(losses.values())) for losses in found]).mean(0))
+        return dict(zip(found[0], table.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds, beside the place in the data."""
+        cuda = self.device.type == "cuda"
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": [torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None],
+            "ema": None if self.ema is None else self.ema.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"][0])
+        if self.device.type == "cuda" and state["rng"][1] is not None:
+            torch.cuda.set_rng_state(state["rng"][1], self.device)
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]

@@ -1,0 +1,288 @@
+"""MACCO: a CLIP with mask tokens and two predictors, which exist in training only."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from macco.pipeline.errors import UserError
+from macco.train.clip.towers import Encoded, encode_both
+from macco.train.data.batch import Batch
+from macco.train.distributed import ranks
+from macco.train.losses.contrastive import clip_contrast, intra_modal
+from macco.train.losses.masked import masked_pixels, masked_words, patch_pixels
+from macco.train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
+from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
+from macco.train.objectives.macco.regulariser import heard, regulariser
+from macco.train.objectives.objective import Objective
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What is optimised: the weights of the losses (0 turns one off and skips its work) and the switches."""
+
+    contrast: float = 1.0
+    mca: bool = True  # masked samples in the contrast; False: CLIP's own loss
+    mir: float = 0.1
+    mlm: float = 20.0
+    mim: float = 250.0
+    negatives: int = 0  # hard negatives per caption, more candidates for each image (NegCLIP)
+    imc: float = 0.0  # CE-CLIP's intra-modal contrast and cross-modal ranking, where there are hard negatives
+    cmr: float = 0.0
+    margin_limit: float = 5.0  # of the ranking's adaptive margins, on the scaled similarity
+    stop_gradient: bool = True  # predictors do not train the tower that shows them the other modality's image
+    injection: bool = True  # of the pooled feature into tokens
+    normalise_pixels: bool = True
+    freeze: Literal["", "image", "text"] = ""  # the tower to leave as it is
+    text_depth: int = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
+    image_depth: int = 3
+    heads: int = 0  # of the predictors; 0: one per 64 of the joint width
+    congruence: float = 0.0  # of the towers' attention with each other's (train/regulariser.py)
+    congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
+    reference: bool = False  # the public code's numerics: the image predictor attends to padding too
+
+    @property
+    def masked_views(self) -> bool:
+        """Whether masked samples take part in a contrastive loss."""
+        return bool((self.contrast and self.mca) or self.mir)
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Both towers' outputs; the masked ones where a loss needs them."""
+
+    text: Encoded
+    image: Encoded
+    masked_text: Encoded | None
+    masked_image: Encoded | None
+    negatives: Tensor | None  # [B, K, D], not normalised
+    inputs: tuple[Tensor, Tensor] | None = None  # of the last blocks, text and image: for the regulariser
+
+
+class Macco(Objective):
+    """An open_clip model under the MACCO objective."""
+
+    def __init__(self, clip: nn.Module, method: Method) -> None:
+        super().__init__(clip)
+        self.method = method
+        joint = self._joint_width()
+        heads = method.heads or max(1, joint // 64)
+        if joint % heads:
+            raise UserError(f"{heads} predictor heads do not divide the joint width {joint}: set heads")
+        self.text_mask_token = nn.Parameter(torch.randn(self.text.width) * 0.02)
+        self.image_mask_token = nn.Parameter(torch.randn(self.image.width) * 0.02)
+        self.prediction_text = self.prediction_image = None
+        if method.mlm:
+            self.prediction_text = TextPredictor(joint, heads, method.text_depth, self.text.vocabulary)
+        if method.mim:
+            grid, patch = self.image.grid, self.image.patch
+            self.prediction_image = ImagePredictor(joint, heads, method.image_depth, grid, patch)
+        if method.negatives:
+            self.register_buffer("margin", torch.zeros(method.negatives))
+        self.alone = False  # predictors learn alone: the towers are as they are, and keep no graph
+        if method.congruence and not (method.mlm and method.mim):
+            raise UserError("method.congruence needs both predictors: leave method.mlm and method.mim on")
+        self._freeze()
+        self.clamp_logit_scale()  # SigLIP's starts above
+
+    @property
+    def hard_negatives(self) -> int:
+        return self.method.negatives
+
+    def _joint_width(self) -> int:
+        with torch.no_grad():
+            parameter = next(self.clip.parameters())
+            tokens = torch.zeros(1, self.text.context, dtype=torch.long, device=parameter.device)
+            text = self.text.encode(self.text.embed(tokens), self.text.ends(tokens)).tokens.shape[-1]
+            size = [g * p for g, p in zip(self.image.grid, self.image.patch, strict=True)]
+            x = self.image.embed(parameter.new_zeros(1, 3, *size))
+            image = self.image.encode(x, None).tokens.shape[-1]
+        if text != image:
+            raise UserError(
+                f"text tokens have width {text}, image tokens {image}: no joint space for the predictors"
+            )
+        return text
+
+    def _freeze(self) -> None:
+        frozen: list[nn.Parameter] = []
+        if self.method.freeze == "image":
+            frozen = self.image.parameters()
+        elif self.method.freeze == "text":
+            frozen = self.text.parameters()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keep the factor on the cosine at or below 100; call it after each optimizer step."""
+        self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def compile_blocks(self) -> None:
+        """torch.compile each transformer block in place: one compilation for all blocks of a tower."""
+        for tower in (self.text, self.image):
+            for block in tower.blocks:
+                block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
+
+    def encode(self, batch: Batch, pixels: Tensor) -> Encodings:
+        """Run the towers on the batch and, as far as the losses ask for it, on its masked twin."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.alone):
+            if not self.method.congruence:
+                return self._encode(batch, pixels)
+            with heard(self.text.blocks[-1]) as text, heard(self.image.blocks[-1]) as image:
+                encodings = self._encode(batch, pixels)
+            # The plain samples come first, whether or not their masked twins are in the same pass.
+            size = len(batch)
+            return replace(encodings, inputs=(text[0][:size], image[0][:size]))
+
+    def _encode(self, batch: Batch, pixels: Tensor) -> Encodings:
+        m = self.method
+        text_mask = batch.text_mask if m.masked_views or m.mlm else None
+        patch_mask = batch.patch_mask if m.masked_views or m.mim else None
+        text, masked_text = encode_both(self.text, batch.tokens, text_mask, self.text_mask_token)
+        image, masked_image = encode_both(self.image, pixels, patch_mask, self.image_mask_token)
+        negatives = None
+        if m.negatives:
+            if batch.negatives is None or batch.negatives.shape[1] != m.negatives:
+                raise UserError(f"batches hold no {m.negatives} hard negatives per caption: set negatives=0")
+            encoded, _ = encode_both(self.text, batch.negatives.flatten(0, 1), None, self.text_mask_token)
+            negatives = encoded.cls.view(*batch.negatives.shape[:2], -1)
+        return Encodings(text, image, masked_text, masked_image, negatives)
+
+    def features(self, encodings: Encodings) -> Tensor:
+        """The normalised pooled features, [b, V, D] in float32 or better.
+
+        V: text, image; then masked text, masked image where a contrast uses them; then the hard negatives.
+        """
+        e, views = encodings, [encodings.text.cls, encodings.image.cls]
+        if self.method.masked_views:
+            assert e.masked_text is not None
+            assert e.masked_image is not None
+            views += [e.masked_text.cls, e.masked_image.cls]
+        stacked = torch.stack(views, dim=1)
+        if e.negatives is not None:
+            stacked = torch.cat([stacked, e.negatives], dim=1)
+        return F.normalize(_wide(stacked), dim=-1)
+
+    def contrastive(self, features: Tensor, negative_valid: Tensor | None = None) -> dict[str, Tensor]:
+        """The contrastive losses, unweighted: this rank's features [b, V, D] against those of all ranks."""
+        m, first = self.method, ranks.rank() * len(features)
+        everywhere = ranks.gather(features)
+        scale = _wide(self.clip.logit_scale).exp().squeeze()
+        local, every = features.transpose(0, 1), everywhere.transpose(0, 1)  # [V, b, D], [V, B, D]
+        views = 4 if m.masked_views else 2
+        losses: dict[str, Tensor] = {}
+        negatives = valid = None
+        if m.negatives:
+            assert negative_valid is not None
+            valid = ranks.gather(negative_valid.int()).bool()  # [B, K]
+            losses |= self._on_negatives(features, negative_valid, everywhere, valid, scale)
+            negatives, valid = everywhere[:, views:].flatten(0, 1), valid.flatten()
+        if m.contrast:
+            used = views if m.mca else 2
+            text, image = slice(0, used, 2), slice(1, used, 2)
+            losses["contrast"] = clip_contrast(
+                local[text], local[image], every[text], every[image], scale, first, negatives, valid
+            )
+        if m.mir:
+            sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first) for i in (0, 1)]
+            losses["mir"] = (intra_modal(*sides[0]) + intra_modal(*sides[1])) / 2
+        return losses
+
+    def _on_negatives(
+        self, features: Tensor, exists: Tensor, everywhere: Tensor, all_exist: Tensor, scale: Tensor
+    ) -> dict[str, Tensor]:
+        losses, views = {}, features.shape[1] - self.method.negatives
+        text, image, negatives = features[:, 0], features[:, 1], features[:, views:]
+        if self.method.imc:
+            candidates = everywhere[:, views:].flatten(0, 1)
+            losses["imc"] = intra_modal_negatives(text, image, candidates, all_exist.flatten(), scale)
+        if self.method.cmr:
+            margin = self.get_buffer("margin")
+            losses["cmr"] = rank_negatives(text, image, negatives, exists, scale, margin.clone())
+            if self.training and torch.is_grad_enabled():
+                every = (everywhere[:, 0], everywhere[:, 1], everywhere[:, views:], all_exist, scale)
+                margin.copy_(next_margin(*every, margin, self.method.margin_limit))
+        return losses
+
+    def words(self, batch: Batch, encodings: Encodings) -> Tensor:
+        """Predicted words at the masked tokens: logits [M, vocabulary]."""
+        text, image = encodings.masked_text, encodings.image
+        assert text is not None
+        assert self.prediction_text is not None
+        shown = self.injected(image)[:, self.image.prefix :]
+        shown = shown.detach() if self.method.stop_gradient else shown
+        logits: Tensor = self.prediction_text(self.injected(text), shown, batch.text_slots)
+        return logits
+
+    def rebuilt(self, batch: Batch, encodings: Encodings) -> Tensor:
+        """Predicted pixels of the masked patches: [M, p * p * 3]."""
+        image, text = encodings.masked_image, encodings.text
+        assert image is not None
+        assert self.prediction_image is not None
+        patches = self.injected(image)[:, self.image.prefix :]
+        patches = patches.detach() if self.method.stop_gradient else patches
+        valid = None if self.method.reference else self.text.valid(batch.tokens)
+        pixels: Tensor = self.prediction_image(patches, self.injected(text), batch.patch_slots, valid)
+        return pixels
+
+    def injected(self, encoded: Encoded) -> Tensor:
+        """Tokens [B, N, D] as the predictors get them."""
+        return inject(encoded.tokens, encoded.cls) if self.method.injection else encoded.tokens
+
+    def reconstruction(
+        self,
+        batch: Batch,
+        encodings: Encodings,
+        pixels: Tensor,
+        samples: tuple[Tensor, Tensor],
+        size: int | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses that need no other sample, unweighted.
+
+        samples: what `masked_samples` gives for the whole step; size: this rank's pairs in it, None: this batch's.
+        """
+        losses: dict[str, Tensor] = {}
+        if self.method.mlm:
+            logits = _wide(self.words(batch, encodings))
+            losses["mlm"] = masked_words(logits, batch.tokens, batch.text_slots, samples[0])
+        if self.method.mim:
+            rebuilt = _wide(self.rebuilt(batch, encodings))
+            target = _wide(patch_pixels(pixels, self.image.patch, batch.patch_slots))
+            normalise = self.method.normalise_pixels
+            losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
+        if self.method.congruence:
+            losses["congruence"] = regulariser(self, batch, encodings) / (size or len(batch))
+        return losses
+
+    def forward(self, batch: Batch, samples: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+        """All losses of one batch: each that is on, unweighted, and "loss", their weighted sum."""
+        pixels = self.pixels(batch.images)
+        encodings = self.encode(batch, pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            losses = self.contrastive(self.features(encodings), batch.negative_valid)
+        samples = samples or masked_samples([batch], pixels.device)
+        losses |= self.reconstruction(batch, encodings, pixels, samples)
+        return losses | {"loss": self.weighted(losses)}
+
+    def weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the losses that are on."""
+        return torch.stack([getattr(self.method, name) * loss for name, loss in losses.items()]).sum()
+
+
+def masked_samples(batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Samples with a masked token, and with a masked patch: all batches, all ranks, divided by the ranks."""
+    counts = [sum(b.text_slots.samples for b in batches), sum(b.patch_slots.samples for b in batches)]
+    text, image = ranks.mean(torch.tensor(counts, dtype=torch.float32, device=device)).unbind()
+    least = 1 / ranks.world()  # nothing masked anywhere: a loss of 0, not 0 / 0
+    return text.clamp(min=least), image.clamp(min=least)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Float32 where the tensor is narrower."""
+    return x if x.dtype == torch.float64 else x.float()

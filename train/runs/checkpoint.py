@@ -1,0 +1,52 @@
+"""Checkpoints: one file with all that a run needs to go on, never half written."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from macco.pipeline.errors import UserError
+
+FOLDER = "checkpoints"
+LATEST = "latest"
+BEST = "best"
+
+
+def path(run: Path, name: str) -> Path:
+    """Where a run keeps its checkpoint `name`."""
+    return run / FOLDER / f"{name}.pt"
+
+
+def save(run: Path, name: str, state: dict[str, Any]) -> None:
+    """Write a checkpoint; a kill at any moment leaves the old one or the new one.
+
+    Raises UserError where it cannot be written (a full disk); the old one is still there then.
+    """
+    target = path(run, name)
+    temporary = target.with_suffix(".tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {target}: {error}; the checkpoint before it is safe") from error
+
+
+def load(run: Path, name: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, tensors and plain values only."""
+    source = path(run, name)
+    if not source.is_file():
+        there = sorted(file.stem for file in source.parent.glob("*.pt"))
+        raise UserError(f"{run} has no checkpoint {name!r}: it has {', '.join(there) or 'none'}")
+    try:
+        state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{source} cannot be read ({type(error).__name__}): delete it to start anew"
+        ) from error
+    return state
