@@ -8,7 +8,7 @@ import typer
 
 from macco.pipeline.console import run as run_app
 from macco.pipeline.errors import UserError
-from macco.train.evaluation.cli import app as evaluation
+from macco.train.cli_evaluation import app as evaluation
 
 app = typer.Typer(
     help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
@@ -51,8 +51,9 @@ def run(
 ) -> None:
     """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
     from macco.train.distributed.processes import asked_to_stop
-    from macco.train.loop.run import CONFIG, train
+    from macco.train.loop.run import train
     from macco.train.runs import checkpoint
+    from macco.train.runs.weights import CONFIG
 
     begun = out / CONFIG if checkpoint.path(out, checkpoint.LATEST).is_file() else None
     resolved = _resolved(preset, config, assignments, store, where, begun)
@@ -85,13 +86,13 @@ def _resolved(
     where: str | None,
     begun: Path | None,
 ) -> Any:
-    from macco.train import config
+    from macco.train import layers as settings
 
-    layers = [config.read(begun)] if begun else []
-    layers += [config.preset(name) for name in presets or []]
-    layers += [config.read(file)] if file else []
+    layers = [settings.read(begun)] if begun else []
+    layers += [settings.preset(name) for name in presets or []]
+    layers += [settings.read(file)] if file else []
     data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}
-    return config.resolve(*layers, config.parse(assignments or []), {"data": data})
+    return settings.resolve(*layers, settings.parse(assignments or []), {"data": data})
 
 
 @app.command()
@@ -137,12 +138,12 @@ def import_(
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
     from macco.train.clip.convert import import_clip, read_state
-    from macco.train.results.product import write
+    from macco.train.clip.write import write_clip
 
     if activation not in ("quick_gelu", "gelu"):
         raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
     clip, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
-    write(clip, out, format, config)
+    write_clip(clip, out, format, config)
     print(out)
 
 
@@ -151,13 +152,13 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as it resolves, with all keys.")] = None,
 ) -> None:
     """List the presets, or print one whole."""
-    from macco.train import config
+    from macco.train import layers
 
     if name is not None:
-        print(config.dump(config.resolve(config.preset(name))), end="")
+        print(layers.dump(layers.resolve(layers.preset(name))), end="")
         return
-    for each in config.preset_names():
-        comment = (config.PRESETS / f"{each}.yaml").read_text().splitlines()[0].removeprefix("# ")
+    for each in layers.preset_names():
+        comment = (layers.PRESETS / f"{each}.yaml").read_text().splitlines()[0].removeprefix("# ")
         print(f"{each:28} {comment}")
 
 
@@ -213,10 +214,10 @@ def study(
     """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended."""
     import os
 
-    from macco.train.config import parse, resolve
     from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.train.layers import parse, resolve
     from macco.train.study.plan import load_plan
-    from macco.train.study.study import Conduct, Order
+    from macco.train.study.study import Order, Study
 
     if tune and val is None:
         raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")
@@ -233,15 +234,15 @@ def study(
         seeds=numbers, processes=jobs, tune=tune, keep=keep,
     )  # fmt: skip
     with asked_to_stop() as stop:
-        conduct = Conduct(plan, order, stop, _say)
-        complete = conduct.run()
+        running = Study(plan, order, stop, _say)
+        complete = running.run()
     if not complete:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(STOPPED)
-    for failed, reason in conduct.failed.items():
+    for failed, reason in running.failed.items():
         print(f"failed: {failed}: {reason}", file=sys.stderr)
     print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
-    if conduct.failed:
+    if running.failed:
         raise typer.Exit(1)
 
 

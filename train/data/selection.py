@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
-from macco.train.data.masks import MaskConfig
+from macco.train.config import MaskConfig
+from macco.train.data.masks import masked_kinds
 
 Level = Literal["samples", "concepts", "boxes"]
 LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")
@@ -52,7 +53,7 @@ class Selection:
         with duckdb.connect() as connection:
             clauses += [_clause(connection, sql) for sql in _conjuncts(connection, where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
-        return cls(tuple(ordered), masks.kinds, keep)
+        return cls(tuple(ordered), masked_kinds(masks), keep)
 
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""

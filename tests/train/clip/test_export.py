@@ -119,5 +119,5 @@ def test_logit_scale_belongs_to_clip_and_is_never_decayed() -> None:
     grouped = [p for group in groups.values() for p in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(model.parameters()))
     model.clip.logit_scale.data.fill_(7.0)
-    model.clamp_logit_scale()
+    model.after_step()
     assert model.clip.logit_scale.exp().item() == pytest.approx(100)

@@ -20,14 +20,15 @@ from macco.pipeline.store import Store
 from macco.train.cli import app
 from macco.train.clip.load import load_clip
 from macco.train.clip.write import export_open_clip
-from macco.train.config import PRESETS, dump, parse, preset, preset_names, read, require_same, resolve
 from macco.train.data.negatives import write_negatives
+from macco.train.layers import PRESETS, dump, parse, preset, preset_names, read, require_same, resolve
+from macco.train.loop.optimizer import factor
 from macco.train.loop.run import train
-from macco.train.loop.schedule import factor
-from macco.train.results.product import export_run, trained_clip
+from macco.train.results.product import export_run
 from macco.train.results.report import write_report
 from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read as read_metrics
+from macco.train.runs.weights import trained_clip
 from tests.support import ROOT
 from tests.support.drawn import drawn_store
 

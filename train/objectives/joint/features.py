@@ -25,12 +25,10 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
 from macco.train.data.crops import BrokenImageError, decode, read, whole
-from macco.train.data.loader import RegionPlan
 from macco.train.distributed import ranks
-from macco.train.objectives.joint.batches import NEAR, regions_of
 from macco.train.objectives.joint.feature_files import read_header
-from macco.train.objectives.joint.regions import pool_regions
-from macco.train.objectives.objective import Objective
+from macco.train.objectives.joint.regions import NEAR, RegionPlan, pool_regions, regions_of
+from macco.train.objectives.model import Model
 
 FOLDER: Final = "regions"
 FORMAT: Final = 1  # of the files: another one, another key
@@ -42,7 +40,7 @@ Regions = Callable[[NDArray[np.float32]], Tensor]  # boxes [K, 5] of an image to
 
 
 def prepared(
-    store: Store, model: Objective, plan: RegionPlan, device: torch.device, log: Callable[[str], None]
+    store: Store, model: Model, plan: RegionPlan, device: torch.device, log: Callable[[str], None]
 ) -> str:
     """The folder with a plan's features of every committed shard; what is not there is made first."""
     settings: dict[str, Any] = {"kind": plan.kind}
@@ -51,7 +49,7 @@ def prepared(
     return make_features(store, model, settings, partial(regions_of, plan), device, log)
 
 
-def features_key(model: Objective, settings: dict[str, Any]) -> str:
+def features_key(model: Model, settings: dict[str, Any]) -> str:
     """A name for the tower as it computes, and for the regions that are taken."""
     digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
     visual = model.image.module
@@ -64,7 +62,7 @@ def features_key(model: Objective, settings: dict[str, Any]) -> str:
 
 def make_features(
     store: Store,
-    model: Objective,
+    model: Model,
     settings: dict[str, Any],
     regions: Regions,
     device: torch.device,
@@ -134,7 +132,7 @@ def _chunks(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 @torch.inference_mode()
 def _make(
-    store: Store, shard: str, folder: Store, model: Objective, regions: Regions, device: torch.device
+    store: Store, shard: str, folder: Store, model: Model, regions: Regions, device: torch.device
 ) -> tuple[int, int]:
     side = model.image.grid[0] * model.image.patch[0]
 

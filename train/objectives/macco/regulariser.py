@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.data.batch import Batch, Slots
+from macco.train.data.slots import Slots
 from macco.train.losses.congruence import Attention, congruence
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import CrossBlock, ImagePredictor, TextPredictor
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _cross_logits(blocks: nn.ModuleList, x: Tensor, y: Tensor, valid: Tensor | N
         return q @ k.mT / math.sqrt(q.shape[-1])
 
 
-def attention(model: "Macco", batch: Batch, encodings: "Encodings") -> Attention:
+def attention(model: "Macco", batch: MaskedBatch, encodings: "Encodings") -> Attention:
     """Attention among words and patches, and between them by the predictors; in direction L.
 
     Where the text tower is causal, so is its block, and direction L compares what it allows.
@@ -120,7 +121,7 @@ def attention(model: "Macco", batch: Batch, encodings: "Encodings") -> Attention
     return Attention(own, across, back, other[:, :, prefix:, prefix:], words, patches, causal=causal)
 
 
-def regulariser(model: "Macco", batch: Batch, encodings: "Encodings") -> Tensor:
+def regulariser(model: "Macco", batch: MaskedBatch, encodings: "Encodings") -> Tensor:
     """The mean of both directions, summed over samples."""
     found, kind = attention(model, batch, encodings), model.method.congruence_kind
     return (congruence(found, kind) + congruence(found.mirrored(), kind)).sum() / 2

@@ -56,6 +56,7 @@ def evaluate(
     from macco.train.evaluation.manifest import MissingDataError
     from macco.train.evaluation.registry import FeaturesNeededError, expand, run
     from macco.train.evaluation.report import write_report
+    from macco.train.objectives.objective import Scoring
     from macco.train.results.scorers import open_scorer
 
     own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
@@ -71,16 +72,14 @@ def evaluate(
     failed = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
+        scoring = Scoring(device=_device(device), batch_size=batch_size, workers=workers, store=store)
         scorer, clip = open_scorer(
             model,
             None if pretrained == "random" else pretrained,
             None if chosen == "auto" else chosen,
-            device=_device(device),
-            batch_size=batch_size,
-            workers=workers,
-            store=store,
+            scoring,
         )
-        about = _about(model, pretrained, clip, scorer.device)
+        about = _about(model, pretrained, clip, scoring.device)
         outcomes, missing = [], []
         for name in names:
             try:
