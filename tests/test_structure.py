@@ -35,7 +35,9 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 ALL = {name: path for stage in STAGES for name, path in modules(stage).items()}
-ARROWS: Arrows = {(name, other) for name, path in ALL.items() for other in imports(path, ALL) if other != name}
+ARROWS: Arrows = {
+    (name, other) for name, path in ALL.items() for other in imports(path, ALL) if other != name
+}
 
 
 def rooms(stage: str) -> Arrows:

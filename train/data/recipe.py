@@ -73,23 +73,3 @@ class Recipe(ABC):
         for row, one in enumerate(tokens):
             padded[row, : len(one)] = torch.from_numpy(one)
         return padded
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainPairs(Recipe):
-    """Pairs as they are: what a contrast alone needs."""
-
-    def make(self, sample: Sample, random: np.random.Generator) -> Any:
-        image, _ = self.crop(sample, random)
-        return sample.id, image, self.tokenize(sample.caption).ids, self.hard_negatives(sample)
-
-    def collate(self, made: list[Any]) -> Batch:
-        ids, images, tokens, wrong = zip(*made, strict=True)
-        negatives, valid = self.pad_negatives(tokens, wrong)
-        return Batch(
-            images=torch.from_numpy(np.stack(images)),
-            tokens=self.pad(tokens),
-            ids=list(ids),
-            negatives=negatives,
-            negative_valid=valid,
-        )

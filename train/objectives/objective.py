@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
+from macco.train.clip.load import LoadedClip, architecture
+from macco.train.clip.write import write_clip
 from macco.train.config import OBJECTIVES, DataConfig, TrainConfig
 from macco.train.data.batch import Batch
 from macco.train.data.recipe import Recipe
+from macco.train.evaluation.encoder import DualEncoder
 from macco.train.evaluation.scorer import Scorer
 from macco.train.objectives.model import Model
+from macco.train.runs.weights import trained_clip
 
 Log = Callable[[str], None]
 Precision = Callable[[], AbstractContextManager[object]]  # makes the autocast context of a forward pass
@@ -60,6 +64,14 @@ class Example:
     image: Pixels
     masked: Pixels
     painted: Pixels | None  # None where the run reconstructs no pixels
+
+
+def dual_encoder(loaded: LoadedClip, scoring: Scoring) -> Opened:
+    """A plain CLIP as benchmarks see it."""
+    encoder = DualEncoder(
+        *loaded, device=scoring.device, batch_size=scoring.batch_size, workers=scoring.workers
+    )
+    return Opened(encoder, loaded.model)
 
 
 M = TypeVar("M", bound=Model)
@@ -104,13 +116,17 @@ class Objective(ABC, Generic[M, B]):
         """What else is written of the step that has been made."""
         return {}
 
-    @abstractmethod
     def write(self, run: Path, out: Path, format: str, weights: str, interpolate: float | None) -> None:
-        """Write the product of a run as a folder. weights: latest, best or ema; empty: as suits the run."""
+        """Write the product of a run as a folder: the plain CLIP, unless the objective makes something else.
 
-    @abstractmethod
+        weights: latest, best or ema; empty: as suits the run.
+        """
+        clip, _, tokenizer = trained_clip(run, weights, interpolate)
+        write_clip(clip, out, format, architecture(self.config.model.name), tokenizer)
+
     def scorer(self, run: Path, scoring: Scoring) -> Opened:
-        """The latest weights of a run, straight from its checkpoint, as benchmarks see them."""
+        """The weights of a run, straight from its checkpoint, as benchmarks see them."""
+        return dual_encoder(trained_clip(run), scoring)
 
     @classmethod
     def open_product(cls, folder: Path, scoring: Scoring) -> Opened:

@@ -5,8 +5,7 @@ from pathlib import Path
 from macco.pipeline.errors import UserError
 from macco.train.clip.load import load_clip
 from macco.train.config import OBJECTIVES, TrainConfig, objective_settings
-from macco.train.evaluation.encoder import DualEncoder
-from macco.train.objectives.objective import Opened, Scoring, load_objective, objective_class
+from macco.train.objectives.objective import Opened, Scoring, dual_encoder, load_objective, objective_class
 from macco.train.runs.weights import CONFIG, saved_config
 
 
@@ -31,11 +30,7 @@ def open_scorer(
         return run_scorer(path, scoring)
     if scoring.store is not None:
         raise UserError(f"--store is for models that read boxes: {model} reads none")
-    loaded = load_clip(model, pretrained, activation)
-    encoder = DualEncoder(
-        *loaded, device=scoring.device, batch_size=scoring.batch_size, workers=scoring.workers
-    )
-    return Opened(encoder, loaded.model)
+    return dual_encoder(load_clip(model, pretrained, activation), scoring)
 
 
 def run_scorer(run: Path, scoring: Scoring | None = None) -> Opened:

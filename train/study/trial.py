@@ -10,14 +10,13 @@ from typing import Any, Final
 from macco.train.clip.load import activation_of, load_start
 from macco.train.config import TrainConfig
 from macco.train.distributed.processes import choose_device
-from macco.train.evaluation.encoder import DualEncoder
 from macco.train.evaluation.manifest import Places
 from macco.train.evaluation.registry import run as run_benchmark
 from macco.train.evaluation.report import write_report
 from macco.train.evaluation.scorer import Scorer
 from macco.train.layers import require_same
 from macco.train.loop.run import train
-from macco.train.objectives.objective import Scoring
+from macco.train.objectives.objective import Scoring, dual_encoder
 from macco.train.results.scorers import run_scorer
 from macco.train.runs import checkpoint
 from macco.train.runs.weights import saved_config
@@ -53,14 +52,13 @@ def run_trial(trial: Trial, stop: Callable[[], bool]) -> bool:
     Raises UserError as `train` and the benchmarks do.
     """
     device = str(choose_device(trial.config.device))
-    scorer: Scorer
+    scoring = Scoring(device=device, batch_size=BATCH)
     if trial.trained:
         if not train(trial.config, trial.folder, stop, _quiet):
             return False
-        scorer, clip = run_scorer(trial.folder, Scoring(device=device, batch_size=BATCH))
+        scorer, clip = run_scorer(trial.folder, scoring)
     else:
-        loaded = load_start(trial.config.model, trial.config.seed)
-        scorer, clip = DualEncoder(*loaded, device=device, batch_size=BATCH), loaded.model
+        scorer, clip = dual_encoder(load_start(trial.config.model, trial.config.seed), scoring)
     figures = _evaluate(trial, scorer, activation_of(clip), device)
     state = checkpoint.load(trial.folder, checkpoint.LATEST) if trial.trained else {"step": 0}
     seconds = training_seconds(trial.folder, trial.config.data.batch_size) if trial.trained else 0.0

@@ -6,17 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from macco.train.clip.load import architecture
-from macco.train.clip.write import write_clip
 from macco.train.config import DataConfig
 from macco.train.data.tokens import Tokenize
-from macco.train.evaluation.encoder import DualEncoder
 from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.macco.step import backward
-from macco.train.objectives.objective import Example, Log, Objective, Opened, Precision, Scoring, Step
-from macco.train.runs.weights import saved_config, trained_clip
+from macco.train.objectives.objective import Example, Log, Objective, Precision, Step
 
 WORDS, TEXT_MASK, PATCH_MASK = 14, 3, 0.3  # of a random batch: tokens, masked ones, masked share, as in COCO
 
@@ -78,17 +74,6 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
 
     def scalars(self, model: Macco, step: Step) -> dict[str, float]:
         return {"logit_scale": float(model.clip.logit_scale.detach().exp())}
-
-    def write(self, run: Path, out: Path, format: str, weights: str, interpolate: float | None) -> None:
-        clip, _, tokenizer = trained_clip(run, weights, interpolate)
-        write_clip(clip, out, format, architecture(saved_config(run).model.name), tokenizer)
-
-    def scorer(self, run: Path, scoring: Scoring) -> Opened:
-        loaded = trained_clip(run)
-        encoder = DualEncoder(
-            *loaded, device=scoring.device, batch_size=scoring.batch_size, workers=scoring.workers
-        )
-        return Opened(encoder, loaded.model)
 
     def examples(self, run: Path, count: int) -> list[Example]:
         from macco.train.objectives.macco.examples import reconstruct
