@@ -8,9 +8,9 @@ from typing import Any
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline.pictures import read_image_bytes
+from macco.pipeline.query import connect, dicts
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 
 # One row per image and box; equal boxes of several captions' phrases are one.
 _BOXES = """

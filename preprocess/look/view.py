@@ -8,11 +8,10 @@ from typing import Any
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.pipeline.image_bytes import read_image_bytes
-from macco.pipeline.pictures import ImageError, decode
+from macco.pipeline.pictures import ImageError, decode, read_image_bytes
+from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, OK, RELATION
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 
 SIDE = 480  # pixels of an image's long side on the page
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.query import query
+from macco.pipeline.query import connect
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store, parquet_bytes
-from macco.pipeline.views import connect
 from macco.preprocess.exchange.compact import compact
+from macco.preprocess.look.sql import query
 from tests.support.rows import record, tables
 
 SETTINGS = {"parser": "p", "box_threshold": 0.1}
@@ -77,8 +77,8 @@ def test_a_kill_between_any_two_writes_leaves_all_or_nothing(
 
         return wrapped
 
-    monkeypatch.setattr(store, "_put", dying(store._put))
-    monkeypatch.setattr(store, "_remove", dying(store._remove))
+    monkeypatch.setattr(store, "put", dying(store.put))
+    monkeypatch.setattr(store, "remove", dying(store.remove))
     with contextlib.suppress(KilledError):
         store.commit("a", tables("a", ["a cat", "a hat"]), record("a"))
     texts = {row[0] for row in connect(store).execute("SELECT text FROM concepts").fetchall()}

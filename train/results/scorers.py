@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
 from macco.train.clip.load import load_clip
 from macco.train.clip.towers import image_tower, pixel_statistics
 from macco.train.data.crops import whole

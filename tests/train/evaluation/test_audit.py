@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
-from macco.pipeline.dhash import dhash
+from macco.pipeline.pictures import dhash
 from macco.pipeline.schema import SAMPLES
 from macco.pipeline.store import Store
 from macco.train.evaluation import registry
