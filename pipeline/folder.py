@@ -106,33 +106,54 @@ def put_file(path: str | os.PathLike[str], data: bytes) -> None:
     name = os.path.abspath(path)
     try:
         os.makedirs(os.path.dirname(name), exist_ok=True)
-        put(LocalFileSystem(), name, data)
+        if leads_elsewhere(name):
+            Path(name).write_bytes(data)
+        else:
+            put(LocalFileSystem(), name, data)
     except OSError as error:
         raise UserError(f"cannot write {name}: {error}") from error
 
 
-@contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A local folder to fill, which comes to be at `path` once all is in it, or not at all.
+def leads_elsewhere(path: str) -> bool:
+    """A link, a device or a pipe (/dev/stdout is the first) is written through: put in its place, a file ends it."""
+    return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
 
-    Raises UserError where something is in `path` already, or it cannot be written.
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write a local file or folder under, which takes the place of `path` once that is done, or goes.
+
+    Raises UserError where it cannot be written.
     """
-    target = Path(path).absolute()
+    target = os.path.abspath(path)
+    temporary = Path(_beside(target))
     try:
-        if target.is_file() or (target.is_dir() and any(target.iterdir())):
-            raise UserError(f"{path} is not empty: choose a new --out")
-        temporary = Path(_beside(str(target)))
-        temporary.mkdir(parents=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
             yield temporary
             os.replace(temporary, target)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`replacing` for a folder; raises UserError where something is in `path` already."""
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{path} is not empty: choose a new --out")
+    with replacing(target) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 def _beside(path: str) -> str:
     folder, name = os.path.split(path)
-    return os.path.join(folder, f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:8]}")
+    return os.path.join(
+        folder, f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"
+    )  # the ending stays: it says the format

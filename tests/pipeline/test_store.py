@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import new_folder, put_file
 from macco.pipeline.query import connect
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store, parquet_bytes
@@ -201,6 +203,34 @@ def test_query_formats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
             query(store, wrong)
     with pytest.raises(UserError, match="needs --out"):
         query(store, "SELECT 1", "parquet")
+
+
+def test_an_output_is_whole_or_not_there_and_links_stay_links(tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path / "store"), SETTINGS)
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    query(store, "SELECT 1 AS one", "csv", str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "one\n1\n"
+    put_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    query(store, "SELECT 1 AS one", "csv", str(tmp_path / "out" / "x.csv.gz"))
+    assert gzip.decompress((tmp_path / "out" / "x.csv.gz").read_bytes()) == b"one\n1\n"
+    before = sorted(tmp_path.rglob("*"))
+    wrong = "SELECT CASE WHEN range = 99999 THEN error('late') ELSE 1 END FROM range(100000)"
+    with pytest.raises(UserError, match="late"):
+        query(store, wrong, "csv", str(tmp_path / "out" / "new.csv"))
+    with contextlib.suppress(KeyError), new_folder(tmp_path / "folder") as folder:
+        (folder / "half").write_text("x")
+        raise KeyError
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UserError, match="not empty"), new_folder(tmp_path / "out"):
+        pass
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "all").write_text("x")
+        assert not (tmp_path / "folder").exists()
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["all"]
 
 
 def test_box_iou_in_sql(tmp_path: Path) -> None:
