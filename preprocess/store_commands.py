@@ -19,7 +19,7 @@ def status(
 ) -> None:
     """Show what is committed, what failed and why, and the settings."""
     from macco.pipeline.store import Store
-    from macco.preprocess.look.overview import status as overview
+    from macco.preprocess.look.status import status as overview
 
     show(overview(Store.open(path)), as_json)
 
@@ -28,13 +28,13 @@ def stats(
     path: StorePath,
     threshold: Annotated[
         float, typer.Option(help="Box score from which an object counts as grounded.")
-    ] = 0.35,
+    ] = DEFAULT_THRESHOLD,
     top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Count concepts and boxes."""
     from macco.pipeline.store import Store
-    from macco.preprocess.look.overview import stats as overview
+    from macco.preprocess.look.stats import stats as overview
 
     show(overview(Store.open(path), threshold=threshold, top=top), as_json)
 
@@ -49,8 +49,8 @@ def sql(
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
     """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
-    from macco.pipeline.query import query as ask
     from macco.pipeline.store import Store
+    from macco.preprocess.look.sql import query as ask
 
     ask(Store.open(path), query, format, out)
 

@@ -78,7 +78,7 @@ def test_parse(run: Run) -> None:
     lines = f"{caption}\n\nno\xff\n".encode("latin-1")
     code, out, _ = run("parse", "--json", stdin=lines)
     graphs = [json.loads(line) for line in out.splitlines()]
-    assert [graph.get("status", "ok") for graph in graphs] == ["ok", "empty_caption", "bad_encoding"]
+    assert [graph.get("status", "ok") for graph in graphs] == ["ok", "missing_caption", "bad_encoding"]
     for concept in graphs[0]["concepts"]:
         assert caption[concept["start"] : concept["end"]] == concept["text"]
     assert {c["text"] for c in graphs[0]["concepts"] if c["kind"] == "relation"} == {"sitting on"}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
 from macco.preprocess.sources import plan

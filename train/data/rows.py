@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from macco.pipeline.store import Store
+from macco.pipeline.views import quote, scan
 from macco.train.config import DataConfig
-from macco.train.data.index import Index, connect
+from macco.train.data.index import Index
 from macco.train.data.masks import Grounded
-from macco.train.data.selection import Selection, quote, scan
+from macco.train.data.selection import Selection
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
 # Hard negatives lie in STORE/NEGATIVES/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
@@ -107,7 +109,7 @@ class Fetch:
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
-        self._connection = connect(self._store, "400MB", threads=1)
+        self._connection = connect(self._store, views=False, memory="400MB", threads=1)
 
     def __call__(self, pieces: Sequence[int]) -> Rows:
         """Fetch the selected samples of some pieces."""

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import BOXES, CONCEPTS, SAMPLES
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.retry import failed_samples
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards

@@ -21,7 +21,7 @@ from macco.preprocess.config import ExtractConfig
 from macco.preprocess.demo import write_corpus
 from macco.preprocess.extraction.retry import failed_shards
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
-from macco.preprocess.sources import Item, Shard, plan
+from macco.preprocess.sources import Shard, SourceImage, plan
 
 CONFIG = ExtractConfig(device="cpu")
 
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Sto
 class DeadlyShard(Shard):
     """A shard whose reader kills the process it runs in."""
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[SourceImage]:
         os._exit(9)
 
 
@@ -120,7 +120,7 @@ class DeadlyShard(Shard):
 class BrokenShard(Shard):
     """A shard that cannot be read."""
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[SourceImage]:
         raise OSError("the disk is on fire")
 
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 
-from macco.pipeline.concept import Concept
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept
 from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.lexicon import WHERE
 from macco.preprocess.graph.scene_graphs import SceneGraphs, places, readable

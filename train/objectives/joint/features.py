@@ -20,8 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from macco.pipeline import folder as files
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
 from macco.train.data.crops import BrokenImageError, decode, read, whole
@@ -75,11 +75,11 @@ def make_features(
     Raises:
         UserError: the store cannot be written to.
     """
-    folder = Store(f"{store.url}/{FOLDER}/{features_key(model, settings)}")
+    folder = Folder(f"{store.url}/{FOLDER}/{features_key(model, settings)}")
     try:
-        folder.fs.makedirs(folder.root, exist_ok=True)
+        folder.make()
         if ranks.rank() == 0:
-            files.put(folder.fs, folder.path("about.json"), json.dumps(settings, indent=1).encode())
+            folder.put("about.json", json.dumps(settings, indent=1).encode())
         missing = [s for s in sorted(store.committed()) if not _is_made(folder, s, _stamp(store, s))]
         mine = missing[ranks.rank() :: ranks.world()]
         for number, shard in enumerate(mine, 1):
@@ -90,18 +90,18 @@ def make_features(
     except OSError as error:
         raise UserError(f"cannot write region features to {folder.url}: {error}") from error
     ranks.mean(torch.zeros(1, device=device))  # wait for the others
-    return str(folder.url)
+    return folder.url
 
 
 def _stamp(store: Store, shard: str) -> str:
     return hashlib.sha256(json.dumps(store.shard(shard), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_made(folder: Store, shard: str, stamp: str) -> bool:
-    path = folder.path(f"{shard}.safetensors")
-    if not folder.fs.exists(path):
+def _is_made(folder: Folder, shard: str, stamp: str) -> bool:
+    name = f"{shard}.safetensors"
+    if not folder.exists(name):
         return False
-    with folder.fs.open(path, "rb") as file:
+    with folder.fs.open(folder.path(name), "rb") as file:
         return read_header(file)["stamp"] == stamp
 
 
@@ -132,7 +132,7 @@ def _chunks(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 @torch.inference_mode()
 def _make(
-    store: Store, shard: str, folder: Store, model: Model, regions: Regions, device: torch.device
+    store: Store, shard: str, folder: Folder, model: Model, regions: Regions, device: torch.device
 ) -> tuple[int, int]:
     side = model.image.grid[0] * model.image.patch[0]
 
@@ -167,5 +167,5 @@ def _make(
         tensors = {name: torch.zeros(0, 1) for name in parts}
     tensors["starts"] = torch.tensor(counts).cumsum(0)
     metadata = {"images": json.dumps(keys), "stamp": _stamp(store, shard)}
-    files.put(folder.fs, folder.path(f"{shard}.safetensors"), save(tensors, metadata))
+    folder.put(f"{shard}.safetensors", save(tensors, metadata))
     return len(keys), broken

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
 from macco.train.clip.towers import ClipImage, TimmImage, image_tower, pixel_statistics
 from macco.train.data.crops import whole
 from macco.train.data.masks import Crop

@@ -1,40 +1,25 @@
 """A few reconstructions to look at: words predicted at masked places, masked patches painted."""
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from macco.train.clip.load import load_start
-from macco.train.data.loader import open_loader
 from macco.train.losses.masked import patch_pixels
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.objective import Example, Pixels
-from macco.train.runs import checkpoint
-
-if TYPE_CHECKING:
-    from macco.train.objectives.macco.objective import MaccoObjective
 
 TOP = 3  # words shown at a masked place
 
 
 @torch.no_grad()
-def reconstruct(objective: "MaccoObjective", run: Path, count: int) -> list[Example]:
-    """Show the latest checkpoint of a run some samples of its training set.
+def reconstruct(model: Macco, batch: MaskedBatch, tokenizer: Any) -> list[Example]:
+    """Show what a model makes of a batch.
 
     Pixels are predicted up to each patch's mean and contrast, which are taken from the original.
     """
-    config, method = objective.config, objective.method
-    data = replace(config.data, batch_size=count, workers=0)
-    start = load_start(config.model, config.seed)
-    model = objective.model(start.model)
-    model.load_state_dict(checkpoint.load(run, checkpoint.LATEST)["model"])
-    recipe = objective.recipe(model, start.tokenizer, data, torch.device("cpu"), _quiet)
-    loader = open_loader(data, replace(recipe, negatives=0), seed=config.seed, log=_quiet)
-    batch: MaskedBatch = next(iter(loader))
+    method = model.method
     pixels = model.pixels(batch.images)
     encodings = model.encode(batch, pixels)
     likeliest: list[list[int]] = []
@@ -49,10 +34,10 @@ def reconstruct(objective: "MaccoObjective", run: Path, count: int) -> list[Exam
         painted = _images(model, _put(pixels, rebuilt, batch, model.image.patch))
     grey = torch.zeros(int(batch.patch_mask.sum()), 3 * model.image.patch[0] * model.image.patch[1])
     images, masked = (_images(model, x) for x in (pixels, _put(pixels, grey, batch, model.image.patch)))
-    words = _words(batch, model.text.valid(batch.tokens), likeliest, start.tokenizer)
+    words = _words(batch, model.text.valid(batch.tokens), likeliest, tokenizer)
     return [
         Example(batch.ids[i], words[i], images[i], masked[i], None if painted is None else painted[i])
-        for i in range(count)
+        for i in range(len(batch))
     ]
 
 
@@ -88,7 +73,3 @@ def _put(pixels: Tensor, patches: Tensor, batch: MaskedBatch, patch: tuple[int, 
 def _images(model: Macco, pixels: Tensor) -> list[Pixels]:
     colours = pixels * model.get_buffer("pixel_std") + model.get_buffer("pixel_mean")
     return list(colours.clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
-
-
-def _quiet(line: str) -> None:
-    pass

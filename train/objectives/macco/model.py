@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from macco.pipeline.errors import UserError
 from macco.train.clip.towers import Encoded, encode_both
 from macco.train.distributed import ranks
+from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
 from macco.train.losses.masked import masked_pixels, masked_words, patch_pixels
 from macco.train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
+from macco.train.objectives.macco.attention import (
+    DISTRIBUTED,
+    heard,
+    image_logits,
+    self_logits,
+    text_logits,
+)
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
-from macco.train.objectives.macco.regulariser import heard, regulariser
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.model import Model
 
@@ -227,8 +234,38 @@ class Macco(Model):
             normalise = self.method.normalise_pixels
             losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
         if self.method.congruence:
-            losses["congruence"] = regulariser(self, batch, encodings) / (size or len(batch))
+            found, kind = self.attention(batch, encodings), self.method.congruence_kind
+            both = congruence(found, kind) + congruence(found.mirrored(), kind)
+            losses["congruence"] = both.sum() / 2 / (size or len(batch))
         return losses
+
+    def attention(self, batch: MaskedBatch, encodings: Encodings) -> Attention:
+        """Attention among words and patches, and between them by the predictors; in direction L (see attention.py).
+
+        Where the text tower is causal, so is its block, and direction L compares what it allows.
+        """
+        assert encodings.inputs is not None
+        assert self.prediction_text is not None
+        assert self.prediction_image is not None
+        present = self.text.valid(batch.tokens)
+        place = torch.arange(present.shape[1], device=present.device)
+        words = present & (place < present.sum(1, keepdim=True) - 1)  # the last one is the end
+        if not self.text.fixed_length:  # SigLIP's captions have no start token
+            words = words & (place > 0)
+        prefix = self.image.prefix
+        text, image = self.injected(encodings.text), self.injected(encodings.image)[:, prefix:]
+        own, other = (
+            self_logits(tower.blocks[-1], x)
+            for tower, x in zip((self.text, self.image), encodings.inputs, strict=True)
+        )
+        reached = torch.is_grad_enabled() and self.method.congruence_kind == DISTRIBUTED
+        with torch.set_grad_enabled(reached):
+            across = text_logits(self.prediction_text, text, image)
+            valid = None if self.method.reference else present
+            back = image_logits(self.prediction_image, image, text, valid)
+        patches = words.new_ones(len(batch), image.shape[1])
+        causal = self.text.module.attn_mask is not None
+        return Attention(own, across, back, other[:, :, prefix:, prefix:], words, patches, causal=causal)
 
     def forward(
         self, batch: MaskedBatch, samples: tuple[Tensor, Tensor] | None = None, *, alone: bool = False

@@ -1,18 +1,23 @@
 """MACCO as the loop, evaluation and the report see it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from macco.train.clip.load import load_start
 from macco.train.config import DataConfig
+from macco.train.data.loader import open_loader
 from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
+from macco.train.objectives.macco.examples import reconstruct
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.macco.step import backward
 from macco.train.objectives.objective import Example, Log, Objective, Precision, Step
+from macco.train.runs import checkpoint
 
 WORDS, TEXT_MASK, PATCH_MASK = 14, 3, 0.3  # of a random batch: tokens, masked ones, masked share, as in COCO
 
@@ -76,9 +81,17 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         return {"logit_scale": float(model.clip.logit_scale.detach().exp())}
 
     def examples(self, run: Path, count: int) -> list[Example]:
-        from macco.train.objectives.macco.examples import reconstruct
+        start, cpu = load_start(self.config.model, self.config.seed), torch.device("cpu")
+        model = self.model(start.model)
+        model.load_state_dict(checkpoint.load(run, checkpoint.LATEST)["model"])
+        data = replace(self.config.data, batch_size=count, workers=0)
+        recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
+        loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
+        return reconstruct(model, next(iter(loader)), start.tokenizer)
 
-        return reconstruct(self, run, count)
+
+def _quiet(line: str) -> None:
+    pass
 
 
 OBJECTIVE = MaccoObjective

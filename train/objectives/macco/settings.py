@@ -32,7 +32,7 @@ class Method(ObjectiveSettings):
     text_depth: Positive = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
     image_depth: Positive = 3
     heads: int = 0  # of the predictors; 0: one per 64 of the joint width
-    congruence: float = 0.0  # of the towers' attention with each other's (see regulariser.py)
+    congruence: float = 0.0  # of the towers' attention with each other's (see attention.py)
     congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
     reference: bool = False  # the public code's numerics: the image predictor attends to padding too
 
