@@ -1,6 +1,7 @@
 """Ad-hoc SQL over a store, printed or written in the format asked for."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Final
 
 from macco.pipeline.errors import UserError
@@ -30,7 +31,13 @@ def query(
     try:
         if format == "table":
             result = connection.sql(sql)
-            print(result if result is not None else "done", file=stream or sys.stdout)
+            with ThreadPoolExecutor(1) as thread:  # DuckDB does not hear Ctrl-C while it draws a table
+                drawn = thread.submit(str, "done" if result is None else result)
+                try:
+                    print(drawn.result(), file=stream or sys.stdout)
+                except KeyboardInterrupt:
+                    connection.interrupt()
+                    raise
         else:
             target = (out or "/dev/stdout").replace("'", "''")
             header = ", HEADER" if format == "csv" else ""

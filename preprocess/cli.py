@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from macco.pipeline.console import run as run_app
+from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.store_commands import (
@@ -25,13 +25,7 @@ from macco.preprocess.store_commands import (
     view,
 )
 
-app = typer.Typer(
-    help="Image-caption shards in, a concept store out; then SQL over it.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = console.app("Image-caption shards in, a concept store out; then SQL over it.")
 
 _DEFAULT = ExtractConfig()
 ParserName = Annotated[
@@ -123,6 +117,13 @@ def extract(
     """Extract concepts and boxes from image-caption shards into a store.
 
     The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
+
+    Examples:
+
+      macco-prep extract --shards 'cc3m/{00000..00331}.tar' --out store
+      macco-prep extract --shards train.tsv --image-root images --out store
+      macco-prep extract --manifest coco2017 --root /data/coco --out s3://bucket/store
+      macco-prep extract ... --detector groundingdino:swinb --dtype bf16 --ray-address auto
     """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.run import Job, RunConfig
@@ -189,7 +190,13 @@ def retry(
     ray_address: RayAddress = None,
     retries: Retries = 2,
 ) -> None:
-    """Try again what failed: the shards that were given up, with --samples failed samples too."""
+    """Try again what failed: the shards that were given up, with --samples failed samples too.
+
+    Examples:
+
+      macco-prep retry store
+      macco-prep retry store --samples --workers 0
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.retry import failed_samples, failed_shards
     from macco.preprocess.extraction.run import RunConfig
@@ -306,7 +313,7 @@ def main() -> None:
     """Entry point of the console script macco-prep."""
     # spaCy's matrix products are small: more threads than one only get in each other's way.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    run_app(app, "macco-prep")
+    console.run(app, "macco-prep")
 
 
 if __name__ == "__main__":
