@@ -204,6 +204,7 @@ def macco_train(*arguments, **variables):
     return subprocess.Popen([sys.executable, "-m", "macco.train.cli", *arguments], env=environment, **pipes)
 
 
+@pytest.mark.processes
 def test_two_ranks_do_what_one_does(small, tmp_path):
     # One step is an epoch, so that both see the same samples in each step.
     config = small(*SMOOTH, "data.batch_size=60")
@@ -224,6 +225,7 @@ def test_two_ranks_do_what_one_does(small, tmp_path):
     assert not said[1][0]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number, code):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
@@ -314,6 +316,7 @@ def test_the_rate_rises_and_falls_to_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+@pytest.mark.processes
 def test_the_commands(whole, clip, tmp_path):
     runner = CliRunner()
     assert "ablation-mlm-mim" in runner.invoke(app, ["presets"]).output
