@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from macco.pipeline.console import run as run_app
+from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.shard import Job
 
-app = typer.Typer(
-    help="Image-caption shards in, a concept store out; then SQL over it.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = console.app("Image-caption shards in, a concept store out; then SQL over it.")
 
 
 @app.command()
@@ -74,6 +68,13 @@ def extract(
     """Extract concepts and boxes from image-caption shards into a store.
 
     The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
+
+    Examples:
+
+      macco-prep extract --shards 'cc3m/{00000..00331}.tar' --out store
+      macco-prep extract --shards train.tsv --image-root images --out store
+      macco-prep extract --manifest coco2017 --root /data/coco --out s3://bucket/store
+      macco-prep extract ... --detector groundingdino:swinb --dtype bf16 --ray-address auto
     """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.shard import Job
@@ -124,7 +125,13 @@ def retry(
         bool, typer.Option("--samples", help="Also redo failed samples of committed shards.")
     ] = False,
 ) -> None:
-    """Try again what failed: the shards that were given up, with --samples failed samples too."""
+    """Try again what failed: the shards that were given up, with --samples failed samples too.
+
+    Examples:
+
+      macco-prep retry store
+      macco-prep retry store --samples --workers 0
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.retry import failed_samples, failed_shards
 
@@ -234,7 +241,7 @@ def main() -> None:
     """Entry point of the console script macco-prep."""
     # spaCy's matrix products are small: more threads than one only get in each other's way.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    run_app(app, "macco-prep")
+    console.run(app, "macco-prep")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,15 @@ def sql(
     format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
-    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
+    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+
+    Examples:
+
+      macco-prep sql store "SELECT status, count(*) FROM samples GROUP BY 1"
+      macco-prep sql store "SELECT caption FROM samples JOIN concepts USING (sample_id)
+                            WHERE lemma = 'umbrella'" --format csv
+      macco-prep sql store "SELECT * FROM concept_boxes WHERE score > 0.35" --format parquet --out b.parquet
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.look.sql import query as ask
 
@@ -88,7 +96,13 @@ def view(
     limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
 ) -> None:
-    """Write a page to look at: images with their boxes, captions with their concepts."""
+    """Write a page to look at: images with their boxes, captions with their concepts.
+
+    Examples:
+
+      macco-prep view store --out view.html
+      macco-prep view store --out dogs.html --where "caption LIKE '%dog%'" --limit 50
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
@@ -127,7 +141,14 @@ def export(
     format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
     threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
 ) -> None:
-    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV."""
+    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV.
+
+    Examples:
+
+      macco-prep export store --out boxes.json
+      macco-prep export store --out dataset --format fiftyone --threshold 0.5
+      macco-prep export store --out train.tsv --format macco-tsv
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.exchange import coco, tsv
 

@@ -6,19 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from macco.pipeline.console import run as run_app
+from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
 
-app = typer.Typer(
-    help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
-
-STOPPED = 143  # what the shell gives a process that SIGTERM ended
+app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
 
 Presets = Annotated[
     list[str] | None,
@@ -49,7 +41,14 @@ def run(
         "run"
     ),
 ) -> None:
-    """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
+    """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs.
+
+    Examples:
+
+      macco-train run --store store --preset paper-vitb32 --out runs/b32
+      macco-train run --store store --preset paper-vitb32 --where "score >= 0.4" method.mim=0 --out runs/no-mim
+      torchrun --nproc-per-node 8 -m macco.train run --store store --preset paper-vitl14 --out runs/l14
+    """
     from macco.train.distributed.processes import asked_to_stop
     from macco.train.loop.run import train
     from macco.train.runs import checkpoint
@@ -61,7 +60,7 @@ def run(
         complete = train(resolved, out, stop, _say)
     if not complete:
         print(f"stopped and saved; to go on: macco-train run --out {out}", file=sys.stderr)
-        raise typer.Exit(STOPPED)
+        sys.exit(stop.exit_code)
     _finish(out)
 
 
@@ -97,7 +96,12 @@ def _resolved(
 
 @app.command()
 def report(path: RunPath) -> None:
-    """Write RUN/report.html anew: curves, and a few reconstructions to look at."""
+    """Write RUN/report.html anew: curves, and a few reconstructions to look at.
+
+    Example:
+
+      macco-train report runs/b32
+    """
     from macco.train.results.report import write_report
 
     write_report(path)
@@ -115,7 +119,13 @@ def export(
         typer.Option(min=0, max=1, help="Share of the trained weights, the rest the start's (WiSE-FT)."),
     ] = None,
 ) -> None:
-    """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest."""
+    """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest.
+
+    Examples:
+
+      macco-train export runs/b32 --out clip
+      macco-train export runs/b32 --out clip-hf --format hf --weights best --interpolate 0.5
+    """
     from macco.train.results.product import export_run
 
     export_run(path, out, format, weights, interpolate)
@@ -211,7 +221,13 @@ def study(
     ] = True,
     keep: Annotated[bool, typer.Option(help="Keep the checkpoints of the runs.")] = False,
 ) -> None:
-    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended."""
+    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended.
+
+    Examples:
+
+      macco-train study demo --store store --val val --test test --out study
+      macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
+    """
     import os
 
     from macco.train.distributed.processes import asked_to_stop, choose_device
@@ -238,7 +254,7 @@ def study(
         complete = running.run()
     if not complete:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED)
+        sys.exit(stop.exit_code)
     for failed, reason in running.failed.items():
         print(f"failed: {failed}: {reason}", file=sys.stderr)
     print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
@@ -255,7 +271,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point of the console script macco-train."""
-    run_app(app, "macco-train")
+    console.run(app, "macco-train")
 
 
 if __name__ == "__main__":

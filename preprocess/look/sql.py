@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Final
 
@@ -35,7 +36,13 @@ def query(
     try:
         if format == "table":
             result = connection.sql(sql)
-            print(result if result is not None else "done", file=stream or sys.stdout)
+            with ThreadPoolExecutor(1) as thread:  # DuckDB does not hear Ctrl-C while it draws a table
+                drawn = thread.submit(str, "done" if result is None else result)
+                try:
+                    print(drawn.result(), file=stream or sys.stdout)
+                except KeyboardInterrupt:
+                    connection.interrupt()
+                    raise
         else:
             with _target(out) as target:
                 options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")

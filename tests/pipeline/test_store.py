@@ -89,6 +89,7 @@ def test_a_kill_between_any_two_writes_leaves_all_or_nothing(
     assert texts in (set(), {"a dog"}, {"a cat", "a hat"})
 
 
+@pytest.mark.processes
 def test_a_write_that_dies_leaves_the_old_file_and_its_rubbish_is_swept(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     store = Store.create(url, SETTINGS)

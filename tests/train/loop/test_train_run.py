@@ -205,6 +205,7 @@ def macco_train(*arguments, **variables):
     return subprocess.Popen([sys.executable, "-m", "macco.train.cli", *arguments], env=environment, **pipes)
 
 
+@pytest.mark.processes
 def test_two_ranks_do_what_one_does(small, tmp_path):
     # One step is an epoch, so that both see the same samples in each step.
     config = small(*SMOOTH, "data.batch_size=60")
@@ -225,16 +226,21 @@ def test_two_ranks_do_what_one_does(small, tmp_path):
     assert not said[1][0]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(small, tmp_path):
+@pytest.mark.processes
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number, code):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(dump(small("steps=100000")))
+    # A shell's background job ignores ctrl-c, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = macco_train("run", "--config", str(config), "--out", str(run))
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 240
     while not read_metrics(run) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=240)
-    assert process.returncode == 143, said
+    assert process.returncode == code, said
     assert f"macco-train run --out {run}" in said
     assert state(run)["step"] == read_metrics(run)[-1]["step"] > 0
 
@@ -311,6 +317,7 @@ def test_the_rate_rises_and_falls_to_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+@pytest.mark.processes
 def test_the_commands(whole, clip, tmp_path):
     runner = CliRunner()
     assert "ablation-mlm-mim" in runner.invoke(app, ["presets"]).output

@@ -283,6 +283,7 @@ def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     assert results(tmp_path) == results(whole)
 
 
+@pytest.mark.processes
 def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
