@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 NAMES = {"macco-prep": "preprocess", "macco-train": "train"}
 HEAVY = ["torch", "duckdb", "pyarrow", "ray", "spacy", "transformers", "open_clip", "numpy", "PIL", "fsspec"]

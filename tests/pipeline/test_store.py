@@ -87,6 +87,7 @@ def test_a_kill_between_any_two_writes_leaves_all_or_nothing(
     assert texts in (set(), {"a dog"}, {"a cat", "a hat"})
 
 
+@pytest.mark.processes
 def test_a_write_that_dies_leaves_the_old_file_and_its_rubbish_is_swept(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     store = Store.create(url, SETTINGS)
@@ -213,6 +214,7 @@ def test_box_iou_in_sql(tmp_path: Path) -> None:
     assert rows == [(pytest.approx(1 / 7), 0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_any_text_survives_parquet_and_equal_rows_are_equal_bytes(captions: list[str]) -> None:

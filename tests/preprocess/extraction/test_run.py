@@ -75,6 +75,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     return folder / "corpus", calm
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("commits", [1, 5])
 def test_kill_9_of_the_driver_then_the_same_command(
     many: tuple[Path, Store], tmp_path: Path, commits: int
@@ -93,6 +94,7 @@ def test_kill_9_of_the_driver_then_the_same_command(
     assert rows(Store.open(str(out))) == rows(calm)
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Store], tmp_path: Path) -> None:
     corpus, _ = many
     out = tmp_path / "store"
@@ -136,6 +138,7 @@ def kill_one_grounder(store: Store, stop: threading.Event, killed: list[int]) ->
         time.sleep(0.01)
 
 
+@pytest.mark.processes
 def test_on_ray_with_a_killed_actor_a_deadly_and_a_broken_shard(
     many: tuple[Path, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

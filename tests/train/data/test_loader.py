@@ -81,6 +81,7 @@ def test_an_epoch_shows_each_sample_at_most_once_and_the_next_another_order(stor
     assert loader.epoch == 2
 
 
+@pytest.mark.processes
 def test_workers_change_nothing(store):
     alone = list(load(store))
     shared = load(store, workers=2)
@@ -88,6 +89,7 @@ def test_workers_change_nothing(store):
     shared.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("taken", [0, 3, PER_EPOCH, PER_EPOCH + 2])
 def test_a_resumed_run_gets_the_same_batches(store, taken):
     def endless(loader):
@@ -189,6 +191,7 @@ def test_nothing_left_is_a_users_mistake(store, tmp_path):
         load(store, cache=str(tmp_path))
 
 
+@pytest.mark.processes
 def test_unreadable_images_are_replaced_counted_and_limited(tmp_path):
     source = tmp_path / "00000.tar"
     places = tar(source, [jpeg(i) for i in range(40)])

@@ -65,6 +65,7 @@ def test_accumulation_sees_all_negatives(size: int) -> None:
     assert_close(part_grads, grads)
 
 
+@pytest.mark.processes
 def test_two_ranks_are_one(tmp_path: Path) -> None:
     losses, grads, _ = model_and_gradients([whole_batch()])
     with socket.socket() as probe:
