@@ -29,6 +29,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
     return macco_prep
 
 
+@pytest.mark.slow
 def test_demo_extract_score_and_again(run: Run, tmp_path: Path) -> None:
     corpus, store = tmp_path / "corpus", tmp_path / "store"
     assert (

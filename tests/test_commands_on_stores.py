@@ -27,6 +27,8 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.cli import app as macco_prep
 from macco.train.cli import app as macco_train
 
+pytestmark = pytest.mark.slow
+
 START = Path(__file__).parent / "fixtures" / "v0.1" / "start"
 IMAGES, CAPTIONS = 3, 15
 EXTRACTED = ("tar", "tar.gz", "tsv", "csv", "parquet-bytes", "parquet-paths", "coco")

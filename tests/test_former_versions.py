@@ -93,6 +93,7 @@ def test_negatives_are_made_in_a_store(former: Path) -> None:
     assert min(made) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_to_the_same_numbers(name: str, former: Path) -> None:
     assert [row["step"] for row in rows(former / name / "metrics.jsonl")][-1] == 2
@@ -117,6 +118,7 @@ def test_a_run_goes_on_to_the_same_numbers(name: str, former: Path) -> None:
             torch.testing.assert_close(now[key], then[key], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exported_models_open(tmp_path: Path) -> None:
     clip, _, _ = open_clip.create_model_and_transforms(f"local-dir:{FORMER / 'exported' / 'macco'}")
     other = CLIPModel.from_pretrained(FORMER / "exported" / "hf").eval()

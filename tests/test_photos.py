@@ -12,6 +12,7 @@ from macco.preprocess.sources import plan
 from tests.support import DATA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "grounding-dino", "mm-grounding-dino"])
 def test_photos_go_through(kind: str, specs: dict[str, str], tmp_path: Path) -> None:
     config = ExtractConfig(detector=specs[kind], device="cpu", box_threshold=0.0, max_boxes=3)

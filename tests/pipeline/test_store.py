@@ -244,6 +244,7 @@ def test_box_iou_in_sql(tmp_path: Path) -> None:
     assert rows == [(pytest.approx(1 / 7), 0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_any_text_survives_parquet_and_equal_rows_are_equal_bytes(captions: list[str]) -> None:

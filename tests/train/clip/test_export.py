@@ -38,6 +38,7 @@ def test_a_wrong_activation_on_record_is_put_right(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/open_clip_config.json").read_text())["model_cfg"] == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick", [True, False])
 def test_hugging_face_loads_the_export(quick: bool, tmp_path: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor

@@ -58,6 +58,7 @@ def test_pooled_features_are_those_of_open_clip(make: Any) -> None:
         torch.testing.assert_close(cls, clip.encode_text(batch.tokens))
 
 
+@pytest.mark.slow
 def test_siglip_trains_with_every_loss() -> None:
     clip = siglip()
     tokens = tiny_batch().tokens

@@ -108,6 +108,7 @@ def whole(small, tmp_path_factory):
 EXTRAS = ["ema=0.9", "validation.where=key < '000000010'", "save_every=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(steps, small, whole, tmp_path):
     config = small(*EXTRAS)
@@ -132,6 +133,7 @@ def test_metrics_the_best_checkpoint_and_the_configuration_are_kept(small, whole
     assert resolve(read(whole / "config.yaml")) == small(*EXTRAS)
 
 
+@pytest.mark.slow
 def test_losses_fall(small, tmp_path):
     train(small("steps=25", "optimizer.lr=3e-3", "optimizer.predictor_lr=1e-2"), tmp_path, never, quiet)
     rows = read_metrics(tmp_path)
@@ -172,6 +174,7 @@ def test_each_preset_moves_the_right_parameters(name, small, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_hard_negatives_and_their_margins_go_on_bit_equal(small, store, tmp_path):
     write_negatives(Store.open(store), 0, quiet)
     config = small("steps=3", presets=["ceclip-macco"])
@@ -187,6 +190,7 @@ def test_hard_negatives_and_their_margins_go_on_bit_equal(small, store, tmp_path
 SMOOTH = ["optimizer.eps=0.1", "steps=3"]
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_memory(small, tmp_path):
     for name, size in (("whole", 0), ("cut", 6)):
         train(small(*SMOOTH, f"micro_batch={size}"), tmp_path / name, never, quiet)
@@ -245,6 +249,7 @@ def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number, code):
     assert state(run)["step"] == read_metrics(run)[-1]["step"] > 0
 
 
+@pytest.mark.slow
 def test_export_mixes_the_weights_that_are_asked_for(small, whole, clip, tmp_path):
     start, trained = load_clip(clip).model.state_dict(), trained_clip(whole, "latest").model.state_dict()
     assert all(torch.equal(value, state(whole)["model"][f"clip.{n}"]) for n, value in trained.items())
@@ -332,6 +337,7 @@ def test_the_commands(whole, clip, tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.slow
 def test_predictors_may_learn_first_on_towers_as_they_are(small, clip, tmp_path):
     config = small("optimizer.predictors_first=2", "steps=3")
     assert not train(config, tmp_path, after(2), quiet)
@@ -356,6 +362,7 @@ def test_without_predictors_none_learn_first(small, tmp_path):
     assert state(tmp_path)["step"] == 1
 
 
+@pytest.mark.slow
 def test_predictors_come_from_another_run(small, whole, clip, tmp_path):
     config = small(f"model.predictors={whole}", "steps=1", "optimizer.predictor_lr=0", "optimizer.lr=0")
     train(config, tmp_path / "a", never, quiet)

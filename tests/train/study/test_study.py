@@ -158,6 +158,7 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
     plan = tiny(place)
     plan["warm_up"] = {"first": {"steps": 1}, "second": {"steps": 1, "seed": 5}}
@@ -238,6 +239,7 @@ def test_mistakes_in_a_plan_are_named(
         load_plan(str(tmp_path / "study.yaml")).check({})
 
 
+@pytest.mark.slow
 def test_a_study_leaves_tables_a_plot_and_small_runs(whole: Path) -> None:
     found = json.loads((whole / "study.json").read_text())
     assert list(found["arms"]) == ["contrastive", "negclip", "longer"]
@@ -258,6 +260,7 @@ def test_a_study_leaves_tables_a_plot_and_small_runs(whole: Path) -> None:
     assert len([one for one in plot if one.tag.endswith("circle")]) == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_finished_study_does_nothing_again_and_refuses_other_settings(place: Path, whole: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in whole.rglob("record.json")}
     before = results(whole)
@@ -270,6 +273,7 @@ def test_a_finished_study_does_nothing_again_and_refuses_other_settings(place: P
         study_in(place, whole, tune=False).run()
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -283,6 +287,7 @@ def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     assert results(tmp_path) == results(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
     place: Path, whole: Path, tmp_path: Path
@@ -361,6 +366,7 @@ def test_a_figure_that_is_not_there_stops_a_study_at_its_start(place: Path, tmp_
         assert not (tmp_path / "out" / "tune").exists()
 
 
+@pytest.mark.slow
 def test_what_was_tuned_stays_when_other_arms_are_asked_for(place: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)

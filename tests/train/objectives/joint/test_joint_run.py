@@ -201,6 +201,7 @@ def test_hard_captions_made_offline_are_among_the_negatives(small: Any, store: s
     assert model.negatives(batch, pooled, image_anchored=False).places.shape == (6, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("joint.tower=trained", "joint.offline=1")])
 def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(
     extra: tuple[str, ...], small: Any, store: str, tmp_path: Path
@@ -217,6 +218,7 @@ def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(
     assert {"validation/loss"} <= set(ran[-1])
 
 
+@pytest.mark.slow
 def test_region_features_are_made_once_and_keyed_by_the_model(
     small: Any, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +307,7 @@ def winoground(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_commands_train_and_evaluate_a_joint_encoder(
     small: Any, store: str, clip: str, tmp_path: Path
 ) -> None:
