@@ -87,7 +87,7 @@ def _resolved(
 ) -> Any:
     from macco.train import layers as settings
 
-    layers = [settings.read(begun)] if begun else []
+    layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
     layers += [settings.read(file)] if file else []
     data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -86,6 +86,15 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict | None):
         raise UserError(f"{path} holds no keys: write lines like `seed: 1`")
     return found or {}
+
+
+# What was so before there was a key for it: settings that a run saved by an earlier version does not name.
+FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}}
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The settings that a run saved, as a layer."""
+    return merged(FORMER, read(path))
 
 
 def parse(assignments: Iterable[str]) -> dict[str, Any]:
