@@ -126,7 +126,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises UserError where it cannot be written.
     """
     target = os.path.abspath(path)
-    temporary = Path(_beside(target))
+    temporary = Path(_beside(target, "".join(Path(target).suffixes)))  # the ending may say the format
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
@@ -152,8 +152,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
 
 
-def _beside(path: str) -> str:
+def _beside(path: str, ending: str = "") -> str:
+    """A temporary name in the same folder. Without an ending of its own no glob over a store's files finds it."""
     folder, name = os.path.split(path)
-    return os.path.join(
-        folder, f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"
-    )  # the ending stays: it says the format
+    return os.path.join(folder, f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:8]}{ending}")

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from macco.pipeline.errors import UserError
-from macco.preprocess.detectors import Detections, Settings
 from macco.preprocess.detectors.canvas import ImageLike, ImageRule, image_size, stack
+from macco.preprocess.detectors.detector import Detections, Settings
 from macco.preprocess.detectors.prompts import Packed, Packer, Prompt, PromptBatch, phrase_scores, select
 
 
