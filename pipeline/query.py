@@ -28,19 +28,22 @@ def query(
     if format == "table" and out is not None:
         raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
     connection = connect(store)
-    try:
+
+    def answer() -> None:
         if format == "table":
             result = connection.sql(sql)
-            with ThreadPoolExecutor(1) as thread:  # DuckDB does not hear Ctrl-C while it draws a table
-                drawn = thread.submit(str, "done" if result is None else result)
-                try:
-                    print(drawn.result(), file=stream or sys.stdout)
-                except KeyboardInterrupt:
-                    connection.interrupt()
-                    raise
+            print("done" if result is None else result, file=stream or sys.stdout)
         else:
             target = (out or "/dev/stdout").replace("'", "''")
             header = ", HEADER" if format == "csv" else ""
             connection.execute(f"COPY ({sql.strip().rstrip(';')}) TO '{target}' (FORMAT {format}{header})")
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # beside this one, which hears Ctrl-C; DuckDB at work may not
+            try:
+                thread.submit(answer).result()
+            except KeyboardInterrupt:
+                connection.interrupt()
+                raise
     except duckdb.Error as error:
         raise UserError(f"DuckDB: {error}") from error
