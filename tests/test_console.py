@@ -66,6 +66,13 @@ def test_help_is_everywhere_and_imports_nothing_heavy(name: str) -> None:
             assert re.search(rf"\n\n  Examples?:\n\n(    \S.*\n)*    {name} {command} .*\n", out), out
 
 
+def test_presets_are_listed_and_resolved_without_anything_heavy() -> None:
+    ((_, listed), (_, whole)), imported = call("macco-train", ["presets"], ["presets", "tiny"])
+    assert imported == []
+    assert "paper-vitb32 " in listed
+    assert "batch_size: " in whole
+
+
 @pytest.mark.parametrize(
     ("name", "begun", "whole"), [("macco-prep", "ex", "extract"), ("macco-train", "fr", "freeze-order")]
 )
