@@ -26,3 +26,4 @@ class Concept(NamedTuple):
     subject: int | None = None
     object: int | None = None
     owner: int | None = None
+    denied: bool = False  # the caption says that it is not there, or not so

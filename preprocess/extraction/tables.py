@@ -65,7 +65,7 @@ class ShardTables:
     ) -> None:
         names = [f"{ids[0]}/{place}" for place in range(len(graph))]
         add, add_box = self._rows["concepts"].append, self._rows["boxes"].append
-        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner) in zip(
+        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner, _) in zip(
             names, graph, strict=True
         ):
             head = (caption[first:last], first, last, pos)

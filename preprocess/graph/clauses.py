@@ -63,6 +63,78 @@ def join_particles(sentence: Sentence) -> None:
             verb.absorb(word)
 
 
+def join_alternatives(sentence: Sentence) -> None:
+    """In "walking up and down the street" "up and down" is one preposition."""
+    words = sentence.words
+    for link in words[1:-1]:
+        if link.form not in ("and", "or") or link.dep_ != "cc":
+            continue
+        first, last = words[link.i - 1].standing, words[link.i + 1].standing
+        both = all(word.pos_ in ("ADP", "ADV") and word.dep_ in DIRECTED for word in (first, last))
+        if not both or any(kid.i > last.i for kid in first.kids if kid is not last):
+            continue
+        thing = last.kid("pobj", "dobj")
+        verb = first.head if first.head is not last else last.head
+        if thing is None or verb in (first, last):
+            continue
+        first.attach(verb, "prep")
+        first.absorb(link)
+        first.absorb(last)
+        first.pos_ = "ADP"
+        thing.attach(first, "pobj")
+
+
+def relate_others(sentence: Sentence) -> None:
+    """In "dogs looking at each other" the dogs are on both sides."""
+    for other in sentence.words:
+        if other.form == "other" and other.i and sentence.words[other.i - 1].form == "each":
+            each = sentence.words[other.i - 1]
+            if other.dep_ in ("pobj", "dobj") and each.head is other:
+                other.pos_ = "PRON"
+                sentence.reciprocal.add(other.i)
+
+
+def resolve_pronouns(sentence: Sentence) -> None:
+    """In "a table that has food on it" and "a table with food on it" the food is on the table."""
+    for pronoun in sentence.words:
+        prep = pronoun.head
+        if pronoun.form not in ("it", "them") or pronoun.dep_ != "pobj" or prep.dep_ != "prep":
+            continue
+        below = sentence.words[: prep.i]
+        thing = next(
+            (word for word in reversed(below) if word.dep_ in THINGS and word.pos_ in ("NOUN", "PRON")), None
+        )
+        while thing and thing.dep_ == "conj" and thing.head is not thing:
+            thing = thing.head
+        holder = thing.head if thing else None
+        if not thing or not holder or not (holder.form in ("with", "has", "have", "having")):
+            continue
+        owner = holder.head if holder.dep_ in ("prep", "acl") else holder.kid("nsubj")
+        if owner and owner.is_noun and owner is not thing:
+            prep.attach(thing, "prep")
+            sentence.antecedents[pronoun.i] = owner.i
+
+
+def turn_locatives(sentence: Sentence) -> None:
+    """In "on the wall hangs a painting" the painting hangs there."""
+    first = sentence.words[0].standing if sentence.words else None
+    if not first or first.pos_ not in ("ADP", "ADV"):
+        return
+    for verb in sentence.words:
+        if not verb.is_verb or verb.i < first.i + 2:
+            continue
+        wall = verb.kid("nsubj")
+        if first.kid("pobj") is None and wall and wall.i < verb.i and first.head in (wall, verb):
+            wall.attach(first, "pobj")  # under a tree sits a man
+        thing = verb.kid("attr", "dobj", "nsubj", "npadvmod", "oprd", "ccomp")
+        if thing and thing.is_noun and thing.i > verb.i and not verb.kid("expl") and first.kid("pobj"):
+            thing.dep_ = "nsubj"
+            first.attach(verb, "prep")
+            first.dep_ = "prep"
+            verb.pos_ = "VERB"
+        return
+
+
 def resolve_relatives(sentence: Sentence) -> None:
     """In "a man who holds a ball that a dog chases" the man holds it, and the dog chases the ball."""
     for verb in sentence.words:
@@ -83,13 +155,12 @@ def resolve_relatives(sentence: Sentence) -> None:
 
 
 def turn_passives(sentence: Sentence) -> None:
-    """In "a piano is played by a woman" the piano is the subject for now; "by" turns the pair round in the end."""
+    """In "a piano is played by a woman" it is the piano that is "played by" her."""
     for word in sentence.words:
         if word.dep_ == "nsubjpass":
             word.dep_ = "nsubj"
         elif word.dep_ == "agent":
             word.dep_ = "prep"
-            sentence.agents.add(word.i)
 
 
 def open_copulas(sentence: Sentence) -> None:
@@ -117,7 +188,7 @@ def attach_predicates(sentence: Sentence) -> None:
             prep.attach(verb, "prep")
             verb.pos_ = "VERB"
             continue
-        subject = _subject(verb)
+        subject = verb.kid("dobj") or _subject(verb)  # the house has its windows broken
         if subject and subject.is_noun:
             word.attach(subject, "amod")
 
@@ -153,18 +224,23 @@ def join_verbs(sentence: Sentence) -> None:
     """In "sitting on a sofa in a room" the relations are "sitting on" and "in"."""
     for prep in sentence.words:
         verb = prep.head
+        fronted = prep.i == 0 and prep.i < verb.i and prep.dep_ == "prep" and verb.i > 1
         if (
             prep.dep_ != "prep"
-            or prep.i < verb.i
+            or (prep.i < verb.i and not fronted)
             or verb.form in BE
             or not (verb.is_verb or verb.dep_ == "acl")
         ):
             continue
-        between = [kid.dep_ for kid in verb.kids if verb.i < kid.i < prep.i]
+        between = [kid.dep_ for kid in verb.kids if verb.i < kid.i < prep.i or (fronted and verb.i < kid.i)]
         if FILLED.isdisjoint(between):
             prep.parts = tuple(sorted({*verb.parts, *prep.parts}))
             prep.core = verb.core
 
 
+# Labels of what someone has or holds.
+THINGS = ("pobj", "dobj", "conj")
+# Labels of a preposition that says where a verb goes.
+DIRECTED = ("prep", "prt", "advmod", "conj", "pcomp")
 # Labels of what already completes a verb, so that a later preposition stands alone.
 FILLED = frozenset({"prep", "dobj", "dative", "attr", "acomp", "oprd", "xcomp", "ccomp"})
