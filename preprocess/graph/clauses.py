@@ -1,6 +1,13 @@
 """Repairs of clauses: what relates objects, and which ones."""
 
-from macco.preprocess.graph.lexicon import BE, PARTICLES, PREPOSITION_LENGTHS, PREPOSITIONS, RELATIVES
+from macco.preprocess.graph.lexicon import (
+    BE,
+    PARTICLES,
+    POSTURES,
+    PREPOSITION_LENGTHS,
+    PREPOSITIONS,
+    RELATIVES,
+)
 from macco.preprocess.graph.phrases import HEADS
 from macco.preprocess.graph.words import Sentence, Word
 
@@ -87,11 +94,17 @@ def join_alternatives(sentence: Sentence) -> None:
 def relate_others(sentence: Sentence) -> None:
     """In "dogs looking at each other" the dogs are on both sides."""
     for other in sentence.words:
-        if other.form == "other" and other.i and sentence.words[other.i - 1].form == "each":
-            each = sentence.words[other.i - 1]
-            if other.dep_ in ("pobj", "dobj") and each.head is other:
-                other.pos_ = "PRON"
-                sentence.reciprocal.add(other.i)
+        if other.form != "other" or other.i == 0 or other.dep_ not in ("pobj", "dobj"):
+            continue
+        if sentence.words[other.i - 1].form == "each":
+            other.pos_ = "PRON"
+            sentence.reciprocal.add(other.i)
+            one = other.head.head
+            if (
+                one.is_noun and one.form == one.lemma_ and other.dep_ == "pobj"
+            ):  # in the grass with each other
+                several = (w for w in reversed(sentence.words[: one.i]) if w.is_noun and w.form != w.lemma_)
+                other.head.attach(next(several, one), "prep")
 
 
 def resolve_pronouns(sentence: Sentence) -> None:
@@ -100,18 +113,17 @@ def resolve_pronouns(sentence: Sentence) -> None:
         prep = pronoun.head
         if pronoun.form not in ("it", "them") or pronoun.dep_ != "pobj" or prep.dep_ != "prep":
             continue
-        below = sentence.words[: prep.i]
-        thing = next(
-            (word for word in reversed(below) if word.dep_ in THINGS and word.pos_ in ("NOUN", "PRON")), None
-        )
+        before = reversed(sentence.words[: prep.i])
+        thing = next((word for word in before if word.dep_ in THINGS and word.pos_ in ("NOUN", "PRON")), None)
         while thing and thing.dep_ == "conj" and thing.head is not thing:
             thing = thing.head
-        holder = thing.head if thing else None
-        if not thing or not holder or not (holder.form in ("with", "has", "have", "having")):
+        if not thing or thing.head.form not in ("with", "has", "have", "having"):
             continue
+        holder = thing.head
         owner = holder.head if holder.dep_ in ("prep", "acl") else holder.kid("nsubj")
         if owner and owner.is_noun and owner is not thing:
-            prep.attach(thing, "prep")
+            if not prep.within(thing):
+                prep.attach(thing, "prep")
             sentence.antecedents[pronoun.i] = owner.i
 
 
@@ -120,19 +132,17 @@ def turn_locatives(sentence: Sentence) -> None:
     first = sentence.words[0].standing if sentence.words else None
     if not first or first.pos_ not in ("ADP", "ADV"):
         return
-    for verb in sentence.words:
-        if not verb.is_verb or verb.i < first.i + 2:
-            continue
-        wall = verb.kid("nsubj")
-        if first.kid("pobj") is None and wall and wall.i < verb.i and first.head in (wall, verb):
-            wall.attach(first, "pobj")  # under a tree sits a man
-        thing = verb.kid("attr", "dobj", "nsubj", "npadvmod", "oprd", "ccomp")
-        if thing and thing.is_noun and thing.i > verb.i and not verb.kid("expl") and first.kid("pobj"):
-            thing.dep_ = "nsubj"
-            first.attach(verb, "prep")
-            first.dep_ = "prep"
-            verb.pos_ = "VERB"
+    verb = next((word for word in sentence.words[first.i + 2 :] if word.is_verb), None)
+    if verb is None or verb.kid("expl", "aux", "auxpass"):
         return
+    wall = verb.kid("nsubj", "compound")
+    if first.kid("pobj") is None and wall and wall.i == verb.i - 1 and verb.lemma_ in POSTURES:
+        wall.attach(first, "pobj")  # under a tree sits a man
+    thing = next((kid for kid in verb.kids if kid.dep_ in POSTPOSED and kid.i > verb.i and kid.is_noun), None)
+    if thing and first.kid("pobj") and not any(kid.dep_ == "nsubj" and kid.i < verb.i for kid in verb.kids):
+        thing.dep_ = "nsubj"
+        first.attach(verb, "prep")
+        verb.pos_ = "VERB"
 
 
 def resolve_relatives(sentence: Sentence) -> None:
@@ -238,6 +248,8 @@ def join_verbs(sentence: Sentence) -> None:
             prep.core = verb.core
 
 
+# Labels that parsers give to a subject behind its verb.
+POSTPOSED = ("attr", "dobj", "nsubj", "npadvmod", "oprd", "ccomp", "pobj", "dep", "conj")
 # Labels of what someone has or holds.
 THINGS = ("pobj", "dobj", "conj")
 # Labels of a preposition that says where a verb goes.

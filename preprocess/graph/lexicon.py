@@ -46,7 +46,7 @@ ACTS: Final = _set(
 )
 # Verbs that bring their object to a place, by their lemma: "puts a plate on the table".
 PLACING: Final = _set(
-    "put place set lay hang stick load pack stack pour sprinkle spread drop insert mount attach tie wrap store dip "
+    "put place set lay hang stick load pack stack pour sprinkle spread drop insert mount attach tie store dip "
     "arrange install park plug squeeze drizzle tuck fit scatter"
 )
 # Verbs that send their object somewhere: "throws a ball at a wall", but "throws a ball in the park".

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
-from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, NO_DEGREE, QUANTITIES, ROWS, SHADES, WHERE
+from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES, WHERE
 from macco.preprocess.graph.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.

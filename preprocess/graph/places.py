@@ -33,7 +33,12 @@ def _takes_object(verb: Word, prep: Word, place: Word) -> bool:
         return True
     if verb.lemma_ in SENDING and form == "at":
         return True
-    if form in AIMED and verb.lemma_ not in ("ride", "drive", "wear", "have", "play"):
+    if (
+        form in AIMED
+        and len(prep.parts) < 3
+        and (form, len(prep.parts)) != ("from", 2)
+        and verb.lemma_ not in ("ride", "drive", "wear", "have", "play")
+    ):
         return True
     held = form in PLACES or form in AIMED
     return held and place.lemma_ in BODY and len(prep.parts) == 1 and not place.kid("prep")
@@ -66,10 +71,21 @@ def seat_participles(sentence: Sentence) -> None:
         if not (verb.lemma_ in ACTS or (wearer and thing.head.lemma_ == "wear")):
             continue
         living = [word for word in sentence.words[: verb.i] if word.is_noun and word.lemma_ in ALIVE]
-        actor = next((w for w in reversed(living) if w.within(thing) or thing.within(w)), None)
+        top = _top(thing)
+        actor = next((word for word in reversed(living) if word.within(top)), None)
         actor = actor or wearer
         if actor and actor is not verb:
             verb.attach(actor, "acl")
+
+
+def _top(noun: Word) -> Word:
+    """The noun at the head of all that this one is part of, up to a verb with a subject."""
+    word = top = noun
+    while word.head is not word and not (word.is_verb and word.kid("nsubj", "nsubjpass")):
+        word = word.head
+        if word.is_noun:
+            top = word
+    return top
 
 
 def _wearer(thing: Word) -> Word | None:

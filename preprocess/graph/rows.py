@@ -112,10 +112,26 @@ def split_rows(sentence: Sentence) -> None:
 
 def _parallel(first: Word, noun: Word, after: Word) -> bool:
     """Whether "X in FIRST and NOUN AFTER ..." says the same of X and NOUN, each with its own."""
-    prep = first.head.form
-    if prep in ("with", "of"):
-        return after.form == prep
-    return prep not in ("between", "without", "from", "to", "like") and after.form not in ("of", "with")
+    prep, owner = first.head, _holder(first.head)
+    if prep.form in ("with", "of"):
+        alike = after.form == prep.form
+    else:
+        alike = prep.form not in ("between", "without", "from", "to", "like") and after.form not in (
+            "of",
+            "with",
+        )
+    if not alike or _determined(noun) != _determined(owner):
+        return False
+    # "a man in a suit and tie standing ..." says it of one man
+    return _determined(noun) or not _determined(first) or (_plural(noun) and _plural(owner))
+
+
+def _determined(noun: Word) -> bool:
+    return any(kid.dep_ in ("det", "nummod", "poss") for kid in noun.kids)
+
+
+def _plural(noun: Word) -> bool:
+    return noun.form != noun.lemma_
 
 
 def _holder(prep: Word) -> Word:

@@ -169,7 +169,7 @@ class _Reader:
                 if len(words) > 1:
                     words = tuple(word for word in words if word.form not in BE) or words
                 if self.roots[relation["object"]].i in self.sentence.reciprocal:
-                    object_ = subject
+                    object_ = self._each_other(relation["subject"], place)
                 elif self._misread(words, relation, subject, object_):
                     continue
             parts = _places([word.parts for word in words])
@@ -190,6 +190,14 @@ class _Reader:
             order = (spans[0].start, -1 if subject is None else subject, -1 if object_ is None else object_)
             found.setdefault((*order, spans), concept)
         return [found[key] for key in sorted(found, key=lambda key: key[:3])]
+
+    def _each_other(self, subject: int, place: dict[int, int]) -> int | None:
+        """In "a dog and a cat next to each other" the dog's other is the cat; that of "dogs" are dogs."""
+        root = self.roots[subject]
+        first = root.head if root.dep_ == "conj" else root
+        row = [first, *(kid for kid in first.kids if kid.dep_ == "conj" and kid.is_noun)]
+        other = row[(row.index(root) + 1) % len(row)] if root in row else root
+        return next((place[e] for e in place if self.roots[e] is other), None)
 
     def _misread(
         self, words: Sequence[Word], relation: dict[str, Any], subject: int | None, object_: int | None

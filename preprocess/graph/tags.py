@@ -105,9 +105,7 @@ def _free_participle(noun: Word, verb: Word) -> None:
     if not apart and not living:
         return
     if living:
-        dep, head = thing.dep_, thing.head
         noun.replace(thing)
-        noun.dep_ = dep
     verb.attach(noun, "acl")
     make_verb(verb)
     thing.attach(verb, "dobj")
