@@ -31,7 +31,7 @@ COLOURS: Final = _set(
 QUANTITIES: Final = _set(
     "group groups pair pairs bunch bunches couple lot lots number numbers dozen dozens herd herds flock flocks "
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
-    "one two three four five six seven eight nine ten some many most all several few each both none"
+    "one two three four five six seven eight nine ten some many most all several few each both none neither either"
 )
 # Nouns whose members act: in "a row of bottles on a shelf" the bottles are on it.
 ROWS: Final = _set(
@@ -42,7 +42,7 @@ POSTURES: Final = _set("stand sit hide lie rest lean hang float wait fly")
 # Verbs, by their lemma, of what only the living do.
 ACTS: Final = _set(
     "wear hold carry ride eat drink throw toss catch kick swing watch look stare feed pet brush chew lick bite sip "
-    "hug kiss smile laugh talk walk pose hit juggle"
+    "hug kiss smoke smile laugh talk walk pose hit juggle"
 )
 # Verbs that bring their object to a place, by their lemma: "puts a plate on the table".
 PLACING: Final = _set(
@@ -60,16 +60,26 @@ BODY: Final = _set(
     "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side"
 )
 # The commonest nouns of people and animals, by their lemma.
-ALIVE: Final = _set(
+PEOPLE: Final = _set(
     "man woman boy girl child kid baby toddler infant person people guy lady gentleman adult player batter catcher "
     "pitcher umpire skier surfer skater skateboarder snowboarder rider biker cyclist jockey cowboy officer policeman "
     "fireman soldier worker chef cook waiter waitress student teacher couple family friend bride groom mother father "
-    "mom dad son daughter brother sister teenager teen male female tourist passenger pedestrian driver dancer clown "
+    "mom dad son daughter brother sister teenager teen male female tourist passenger pedestrian driver dancer "
+    "clown someone"
+)
+ALIVE: Final = PEOPLE | _set(
     "cat kitten dog puppy horse pony foal zebra cow bull calf sheep lamb goat pig elephant giraffe bear cub bird duck "
     "goose chicken seagull pigeon parrot owl eagle monkey gorilla lion lioness tiger deer rabbit squirrel mouse fish"
 )
 # Nouns that only say where: "a cat on the left", "a cake with candles on top".
 WHERE: Final = _set("top bottom front back left right side sides middle center centre")
+
+# Verbs that rarely have an object, as in "baby standing giraffe".
+ALONE: Final = _set("stand sit lie walk run kneel graze smile sleep talk laugh jump live park dine")
+# Adjectives that are the object of a preposition as they are: "in public", "each other".
+BARE: Final = _set("other high low public general large last first full short")
+# Past participles that look like the infinitive.
+SAME: Final = _set("put cut hit set run come become let shut read split spread")
 
 # Prepositions of several words: "next to", "in front of", "on the left side of".
 _FIXED = (

@@ -65,6 +65,10 @@ def _deny_lack(sentence: Sentence, prep: Word) -> None:
 def _deny_predicate(sentence: Sentence, negation: Word, verb: Word) -> None:
     """Take back what the verb says, its words then holding the negation, and what nobody else vouches for."""
     words = sentence.words
+    thing = verb.kid("attr", "nsubj") if verb.kid("expl") else None
+    if thing and thing.is_noun and thing.i > verb.i:  # there aren't any people
+        _deny_nouns(sentence, thing)
+        return
     if negation.i + 1 < len(words) and words[negation.i + 1].form == "only":
         return
     for claim in list(_claims(verb)):

@@ -106,7 +106,12 @@ def find_chunks(sentence: Sentence) -> None:
     """In "the man's dog" both are objects; pronouns get a chunk too, since the rules relate by chunks."""
     for word in sentence.words:
         if word.is_noun:
-            where = word.form in WHERE and word.dep_ == "pobj" and not word.kid("amod", "nummod", "prep")
+            where = (
+                word.form in WHERE
+                and word.dep_ == "pobj"
+                and len(word.core) == 1
+                and not word.kid("amod", "nummod", "prep")
+            )
             if word.dep_ not in INNER and not where:
                 sentence.noun_chunks.append(Chunk(_front(word), word.i + 1, word))
         elif word.pos_ == "PRON" and word.dep_ in HEADS:

@@ -1,6 +1,6 @@
 """Repairs of coordination: what stands in a row with what, and what belongs to the whole row."""
 
-from macco.preprocess.graph.lexicon import BE
+from macco.preprocess.graph.lexicon import ACTS, ALIVE, BE
 from macco.preprocess.graph.words import Sentence, Word
 
 # What may stand between the adjectives of one noun.
@@ -11,7 +11,7 @@ def join_adjectives(sentence: Sentence) -> None:
     """In "a tall, dark and handsome man" all three are the man's, whatever the parser hung them on."""
     words = sentence.words
     for noun in words:
-        if not noun.is_noun or noun.i == 0 or words[noun.i - 1].pos_ != "ADJ":
+        if not noun.is_noun or noun.i == 0 or words[noun.i - 1].pos_ not in ("ADJ", "NOUN"):
             continue
         if noun.dep_ == "conj" and noun.head.pos_ == "ADJ":
             first = noun.head
@@ -21,6 +21,14 @@ def join_adjectives(sentence: Sentence) -> None:
                 for kid in list(first.kids):
                     if kid.i < first.i or kid.i > noun.i:
                         kid.attach(noun, kid.dep_)
+        before = words[noun.i - 1]
+        if (
+            before.dep_ == "conj"
+            and before.pos_ == "NOUN"
+            and before.head.pos_ == "ADJ"
+            and before.head.head is noun
+        ):
+            before.pos_ = before.pos = "ADJ"  # green and leafy trees
         for kid in list(noun.kids):
             while kid.dep_ == "amod" and kid.pos_ == "ADJ":
                 inner = next((k for k in kid.kids if k.dep_ == "amod" and k.i < kid.i), None)
@@ -32,19 +40,19 @@ def join_adjectives(sentence: Sentence) -> None:
 def tell_apart(sentence: Sentence) -> None:
     """In "two dogs, one black and one white" both are the dogs' attributes, though no dog has both."""
     words = sentence.words
-    for comma in words:
-        if comma.form != "," or comma.i == 0:
-            continue
+    for start in range(1, len(words) - 3):
         row: list[tuple[Word, Word]] = []
-        i = comma.i + 1
+        i = start
         while pair := _one(words, i):
             row.append(pair)
             i = pair[1].i + 1
             while i < len(words) and words[i].form in (",", "and"):
                 i += 1
-        noun = next((word for word in reversed(words[: comma.i]) if word.is_noun), None)
-        if len(row) > 1 and noun and noun.i == comma.i - 1:
-            _share_out(sentence, noun, row)
+        if len(row) > 1:
+            several = (word for word in reversed(words[:start]) if word.is_noun and _plural(word))
+            if noun := next(several, None):
+                _share_out(sentence, noun, row)
+            return
 
 
 def _one(words: list[Word], i: int) -> tuple[Word, Word] | None:
@@ -100,14 +108,24 @@ def split_rows(sentence: Sentence) -> None:
         if not place:
             continue
         owner = first
-        if first.dep_ == "pobj" and first.head.dep_ == "prep" and _parallel(first, noun, after):
+        if first.dep_ == "dobj" and _acts_too(first.head, noun, after):
+            owner = first.head.head if first.head.dep_ == "acl" else first.head.kid("nsubj") or first
+        elif first.dep_ == "pobj" and first.head.dep_ == "prep" and _parallel(first, noun, after):
             owner = _holder(first.head)
-        elif not any(kid.dep_ == "prep" and kid.i < noun.i for kid in first.kids) or first.dep_ == "pobj":
+        elif not any(kid.dep_ == "prep" and kid.i < noun.i for kid in first.kids) or first.dep_ in (
+            "pobj",
+            "dobj",
+        ):
             continue
         if owner.is_noun and owner.i < noun.i:
             noun.attach(owner, "conj")
             if noun.head is owner:
                 after.attach(noun, after.dep_)
+
+
+def _acts_too(verb: Word, noun: Word, after: Word) -> bool:
+    """Whether in "a man riding a horse and a woman riding a bike" the woman is ridden by nobody."""
+    return after.is_verb and (after.lemma_ == verb.lemma_ or (after.lemma_ in ACTS and noun.lemma_ in ALIVE))
 
 
 def _parallel(first: Word, noun: Word, after: Word) -> bool:

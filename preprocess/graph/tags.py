@@ -4,18 +4,24 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from macco.preprocess.graph.lexicon import ALIVE, COLOURS, DETERMINERS, POSTURES
+from macco.preprocess.graph.lexicon import (
+    ACTS,
+    ALIVE,
+    ALONE,
+    BARE,
+    COLOURS,
+    DETERMINERS,
+    PEOPLE,
+    POSTURES,
+    SAME,
+)
 from macco.preprocess.graph.phrases import HEADS
 from macco.preprocess.graph.words import Sentence, Word
 
 # Labels of a word inside a noun phrase, in front of its noun.
 BEFORE: Final = ("compound", "nmod", "amod")
-# Adjectives that are the object of a preposition as they are: "in public", "each other".
-BARE: Final = frozenset("other high low public general large last first full short".split())  # noqa: SIM905
 # Stems of "riding", "juggling", "serving".
 SILENT_E: Final = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]|.*[^aeioulr][lr]|.*[vzuc]")
-# Past participles that look like the infinitive.
-SAME: Final = frozenset("put cut hit set run come become let shut read split spread".split())  # noqa: SIM905
 
 
 def correct_tags(sentence: Sentence) -> None:
@@ -42,21 +48,33 @@ def correct_tags(sentence: Sentence) -> None:
             word.dep_ = "amod"  # a sleeping dog, an orange cat
 
 
+def _is_adjective(conjunct: Word) -> bool:
+    return conjunct.dep_ == "conj" and conjunct.pos_ == "ADJ"
+
+
 def make_verb(word: Word) -> None:
     """Make a noun of the tagger's a verb; "riding" is then of "ride"."""
     word.pos_ = word.pos = "VERB"
     if word.lemma_ == word.form and word.form.endswith("ing"):
-        stem = word.form.removesuffix("ing")
-        if stem[-1:] == stem[-2:-1] and stem[-1:] not in ("l", "s", "z", "e"):
-            stem = stem[:-1]
-        elif SILENT_E.fullmatch(stem):
-            stem += "e"
-        word.lemma_ = stem or word.form
+        word.lemma_ = infinitive(word.form)
+
+
+def infinitive(participle: str) -> str:
+    """ "ride" of "riding", by the spelling alone."""
+    stem = participle.removesuffix("ing")
+    if stem[-1:] == stem[-2:-1] and stem[-1:] not in ("l", "s", "z", "e"):
+        return stem[:-1] or participle
+    return stem + "e" if SILENT_E.fullmatch(stem) else stem or participle
 
 
 def _is_bare_noun(word: Word) -> bool:
     """In "Adult sitting on a bench" and "wrapped in plastic" a noun without an article looks like an adjective."""
-    if word.form in COLOURS or word.form in BARE or word.kid("conj"):
+    acts = word.dep_ == "ROOT" and word.kid("acl")  # "orange sitting on a table" is no colour
+    if (
+        (word.form in COLOURS and not acts)
+        or word.form in BARE
+        or any(_is_adjective(kid) for kid in word.kids)
+    ):
         return False
     if word.dep_ in ("pobj", "dobj"):
         return not word.kid("prep", "advmod")
@@ -88,27 +106,41 @@ def free_subjects(sentence: Sentence) -> None:
             noun.dep_ = "nsubj"
         elif verb.dep_ in BEFORE and verb.form.endswith("ing") and verb.i < verb.head.i:
             _free_participle(noun, verb)
+    for link in words[1:-2]:
+        verb = words[link.i + 1]
+        if link.form == "and" and verb.dep_ in BEFORE and verb.form.endswith("ing") and verb.i < verb.head.i:
+            _part_conjuncts(verb)
 
 
 def _free_participle(noun: Word, verb: Word) -> None:
     """In "people riding bikes" the bikes are what is ridden, not "riding bikes"."""
     thing = verb.head
-    if not thing.is_noun or any(
-        kid.i < verb.i and kid.dep_ not in ("punct", "cc") and kid is not noun
-        for kid in thing.kids
-        if not kid.within(noun)
+    if not thing.is_noun or noun.head is verb or infinitive(verb.form) in ALONE:
+        return
+    living = noun.lemma_ in PEOPLE
+    own = [kid for kid in thing.kids if kid.i < noun.i]
+    inside = noun.head is thing and noun.dep_ in BEFORE
+    if inside and (
+        living or (infinitive(verb.form) in ACTS and noun.lemma_ not in ALIVE and thing.dep_ != "ROOT")
     ):
-        return
-    sure = verb.pos_ == "VERB" or noun.lemma_ in ALIVE
-    apart = sure and not noun.within(thing) and noun.head is not verb
-    living = noun.head is thing and noun.dep_ in BEFORE and noun.lemma_ in ALIVE
-    if not apart and not living:
-        return
-    if living:
         noun.replace(thing)
+        for kid in own:
+            kid.attach(noun, kid.dep_)
+    elif own or noun.within(thing) or not (living or verb.pos_ == "VERB"):
+        return
     verb.attach(noun, "acl")
     make_verb(verb)
     thing.attach(verb, "dobj")
+
+
+def _part_conjuncts(verb: Word) -> None:
+    """In "wearing a helmet and riding a bike" nobody wears a "riding bike"."""
+    thing = verb.head
+    first = thing.head.head if thing.dep_ == "conj" else thing
+    if thing.dep_ == "conj" and first.is_verb and infinitive(verb.form) in ACTS:
+        verb.attach(first, "conj")
+        make_verb(verb)
+        thing.attach(verb, "dobj")
 
 
 def part_verbs(sentence: Sentence) -> None:
@@ -116,7 +148,9 @@ def part_verbs(sentence: Sentence) -> None:
     words = sentence.words
     for word, after in pairwise(words[1:]):
         noun = words[word.i - 1]
-        if word.dep_ != "ROOT" or word.pos_ != "NOUN" or noun.dep_ != "compound" or noun.head is not word:
+        if word.dep_ not in ("ROOT", "conj") or word.pos_ != "NOUN":
+            continue
+        if noun.dep_ != "compound" or noun.head is not word:
             continue
         plural, plural_noun = word.lemma_ != word.form, noun.lemma_ != noun.form
         if plural and word.kid("nummod"):  # two fruit stands
@@ -127,6 +161,12 @@ def part_verbs(sentence: Sentence) -> None:
                 kid.attach(noun, kid.dep_)
             noun.dep_, noun.pos_ = "nsubj", "NOUN"
             word.pos_ = word.pos = "VERB"
+            main = word.head
+            while word.dep_ == "conj" and not main.is_verb and main.head is not main:
+                main = main.head
+            word.attach(
+                main, word.dep_
+            )  # of a verb, not of the grass in "runs on the grass and the cat hides"
 
 
 def part_possessions(sentence: Sentence) -> None:
