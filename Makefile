@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 OUT ?= quickstart
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart study test lint clean
+.PHONY: install quickstart study test test-quick lint clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ study: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# What a change is tried on: no processes are started, and nothing takes long.
+test-quick: install
+	$(BIN)/python -m pytest -m "not processes and not slow"
 
 lint: install
 	$(BIN)/ruff check .

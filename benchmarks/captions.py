@@ -13,10 +13,10 @@ from pathlib import Path
 
 from macco.pipeline.schema import OBJECT, OK
 from macco.preprocess.config import ExtractConfig
-from macco.preprocess.extraction.shard import parse_here
 from macco.preprocess.extraction.tables import Row, ShardTables
 from macco.preprocess.graph.refusal import caption_status
-from macco.preprocess.sources import Item
+from macco.preprocess.graph.scene_graphs import SceneGraphs
+from macco.preprocess.sources import SourceImage
 
 
 def main() -> None:
@@ -32,20 +32,16 @@ def main() -> None:
         captions = [annotation["caption"] for annotation in json.loads(text)["annotations"]]
     else:
         captions = text.splitlines()
-    parse = parse_here(ExtractConfig(parser=options.parser, rules=options.rules))
+    scenes = SceneGraphs.load(options.parser, options.rules)
     start = time.perf_counter()
     statuses = [caption_status(caption) for caption in captions]
-    graphs = iter(parse([c for c, bad in zip(captions, statuses, strict=True) if bad is None])())
+    graphs = iter(scenes.parse([c for c, bad in zip(captions, statuses, strict=True) if bad is None]))
     tables = ShardTables("captions", options.file.stem)
     for number, (caption, bad) in enumerate(zip(captions, statuses, strict=True)):
         row = Row(0, number, caption, *(bad or (OK, None)))
-        tables.add(
-            Item(f"{number:09}", (caption,), None, str(options.file)),
-            None,
-            [row],
-            [] if bad else [next(graphs)],
-            {},
-        )
+        if not bad:
+            row.graph = next(graphs)
+        tables.add(SourceImage(f"{number:09}", (caption,), None, str(options.file)), None, [row], {})
     rows = tables.finish()
     seconds = time.perf_counter() - start
     wrong = 0

@@ -30,7 +30,7 @@ from PIL import Image
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.cache import write_cache
 from macco.train.data.loader import Loader
-from macco.train.data.open import open_training_data
+from macco.train.objectives.macco.batches import open_training_data
 from tests.support.drawn import CAPTION, record, rows, tar
 
 IDS = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id")

@@ -25,7 +25,7 @@ from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.tables import Row, ShardTables
 from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.scene_graphs import SceneGraphs, readable
-from macco.preprocess.sources import Item
+from macco.preprocess.sources import SourceImage
 
 TEST_CAPTIONS = Path(__file__).parents[1] / "tests" / "data" / "captions_coco.txt"
 BATCH = 640  # captions: what extraction parses together, 128 images with five captions each
@@ -41,9 +41,8 @@ def read(file: Path) -> list[str]:
 def tables(graphs: SceneGraphs, captions: list[str]) -> None:
     shard = ShardTables("bench", "00000")
     for number, (caption, graph) in enumerate(zip(captions, graphs.parse(captions), strict=True)):
-        shard.add(
-            Item(str(number), (caption,), None, "-"), None, [Row(0, number, caption, "ok", None)], [graph], {}
-        )
+        source = SourceImage(str(number), (caption,), None, "-")
+        shard.add(source, None, [Row(0, number, caption, graph=graph)], {})
     shard.finish()
 
 

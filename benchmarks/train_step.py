@@ -29,10 +29,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from macco.train.data.batch import Batch, Slots
+from macco.train.data.slots import Slots
 from macco.train.loop.optimizer import parameter_groups
 from macco.train.losses.masked import patch_pixels
-from macco.train.objectives.macco.model import Macco, Method
+from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
 
 GPU_MODELS = {
     "ViT-B-32": (256, 2, 3),
@@ -41,7 +43,7 @@ GPU_MODELS = {
 }  # batch, depths: as released
 
 
-def random_batch(model: Macco, size: int, seed: int = 0) -> Batch:
+def random_batch(model: Macco, size: int, seed: int = 0) -> MaskedBatch:
     """A batch cut to its longest caption."""
     random = torch.Generator().manual_seed(seed)
     lengths = (13.5 + 2.5 * torch.randn(size, generator=random)).round().int().clamp(6, 77)
@@ -56,16 +58,22 @@ def random_batch(model: Macco, size: int, seed: int = 0) -> Batch:
     patch_mask = torch.rand(size, grid[0] * grid[1], generator=random) < share
     side = grid[0] * model.image.patch[0]
     images = torch.randn(size, 3, side, side, generator=random)
-    return Batch(images, tokens, text_mask, patch_mask, [str(i) for i in range(size)])
+    return MaskedBatch(
+        images=images,
+        tokens=tokens,
+        text_mask=text_mask,
+        patch_mask=patch_mask,
+        ids=[str(i) for i in range(size)],
+    )
 
 
-def fast(model: Macco, batch: Batch) -> Tensor:
+def fast(model: Macco, batch: MaskedBatch) -> Tensor:
     """The package's own step."""
     loss: Tensor = model(batch)["loss"]
     return loss
 
 
-def straightforward(model: Macco, batch: Batch) -> Tensor:
+def straightforward(model: Macco, batch: MaskedBatch) -> Tensor:
     """The same loss with heads at every position, captions padded to the context, attention maps kept."""
     pad = model.text.context - batch.tokens.shape[1]
     tokens, text_mask = F.pad(batch.tokens, (0, pad)), F.pad(batch.text_mask, (0, pad))

@@ -1,18 +1,72 @@
-"""How a command line ends: a user's mistake is one line and exit code 2, never a traceback."""
+"""What the command lines have in common: how they are made, how they help, and how they end."""
 
 import os
+import re
+import signal
 import sys
-from typing import NoReturn
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from macco.pipeline.errors import UserError
 
 
+class _Commands(TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command; the indented lines of its help, which are examples, stay lines and are not filled."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.help:
+            command.help = re.sub(r"\n\n(?= )", "\n\n\b\n", command.help)
+        return command
+
+
+def app(help: str) -> typer.Typer:
+    """A typer app with the habits of both command lines: -h, --version, shell completion, examples in lines."""
+    made = typer.Typer(
+        cls=_Commands,
+        help=help,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @made.callback()
+    def options(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+        ] = False,
+    ) -> None:
+        pass
+
+    return made
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"macco {version('macco')}")
+        raise typer.Exit
+
+
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run a typer app and exit: 0 done, 1 some work failed, 2 a mistake of the user's, 130 interrupted."""
+    """Run a typer app and exit: 0 done, 1 some work failed, 2 a mistake of the user's, 130 interrupted.
+
+    Without arguments it shows its help.
+    """
+    interrupts = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(sys.argv[1:] or ["--help"], prog_name=name, standalone_mode=False) or 0
     except UserError as error:
         print(f"{name}: {_one_line(str(error))}", file=sys.stderr)
         code = 2
@@ -24,10 +78,13 @@ def run(app: typer.Typer, name: str) -> NoReturn:
     except Exception as error:
         # Typer's own errors (a missing or malformed option); which package's class they have depends on its version.
         message = getattr(error, "format_message", None)
-        if message is None:
+        if interrupts:  # some libraries make an error of their own of it, DuckDB a RuntimeError
+            code = 130
+        elif message is None:
             raise
-        print(f"{name}: {_one_line(message())} (see {name} --help)", file=sys.stderr)
-        code = 2
+        else:
+            print(f"{name}: {_one_line(message())} (see {name} --help)", file=sys.stderr)
+            code = 2
     if code == 130:
         print(
             f"{name}: interrupted; what is done is kept, and the same command can be given again",

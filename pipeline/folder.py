@@ -1,14 +1,82 @@
-"""Whole-file writes that a kill at any moment cannot leave half done, on any fsspec file system."""
+"""A folder at any fsspec URL, in which a kill at any moment leaves no file half written."""
 
 import contextlib
 import os
+import shutil
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
+from macco.pipeline.errors import UserError
+
 _TEMPORARY = ".tmp-"
+
+
+class Folder:
+    """Files by name, in a folder that need not be there yet."""
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.local = isinstance(self.fs, LocalFileSystem)
+        # What other programs are told: an absolute path, or the URL with its protocol.
+        self.url: str = self.root if self.local else self.fs.unstrip_protocol(self.root)
+
+    def path(self, name: str = "") -> str:
+        """What the file system calls a file; of no name, the folder itself."""
+        return f"{self.root}/{name}" if name else str(self.root)
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, ending: str = "", folder: str = "") -> set[str]:
+        """Names of the files that end so, without the ending; those that begin with a dot are nobody's."""
+        try:
+            paths = self.fs.ls(self.path(folder), detail=False, refresh=True)
+        except FileNotFoundError:
+            return set()
+        names = (path.rsplit("/", 1)[-1] for path in paths)
+        return {
+            name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")
+        }
+
+    def make(self, folder: str = "") -> None:
+        """Make a folder in this one, or this one itself, unless it is there."""
+        self.fs.makedirs(self.path(folder), exist_ok=True)
+
+    def read(self, name: str) -> bytes:
+        data: bytes = self.fs.cat_file(self.path(name))
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Make a file hold `data`: readers see the old file or the new one, never a part."""
+        put(self.fs, self.path(name), data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file that may not be there."""
+        if self.exists(name):
+            self.fs.rm_file(self.path(name))
+
+    def lock(self) -> FileLock | None:
+        """Hold the folder, a local one, for as long as the answer lives; None where another process does."""
+        lock = FileLock(self.path(".lock"), blocking=False, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock
+
+    def sweep(self, folder: str = "") -> None:
+        """Remove what killed writers left. Call it only where no writer can be at work."""
+        path = self.path(folder)
+        if self.local and os.path.isdir(path):
+            for name in os.listdir(path):
+                if name.startswith(_TEMPORARY):
+                    with contextlib.suppress(OSError):
+                        os.remove(os.path.join(path, name))
 
 
 def put(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
@@ -20,8 +88,7 @@ def put(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, data)
         return
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:8]}")
+    temporary = _beside(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -34,35 +101,59 @@ def put(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
         raise
 
 
-def sweep(fs: fsspec.AbstractFileSystem, folder: str) -> None:
-    """Remove what killed writers left in `folder`. Call it only where no writer can be at work."""
-    if isinstance(fs, LocalFileSystem) and os.path.isdir(folder):
-        for name in os.listdir(folder):
-            if name.startswith(_TEMPORARY):
-                with contextlib.suppress(OSError):
-                    os.remove(os.path.join(folder, name))
-
-
-def lock(path: str) -> Any:
-    """Take the local file `path` as a lock until the process ends; None where another holds it."""
-    import fcntl
-
-    file = open(path, "a")  # noqa: SIM115 - held open on purpose: closing it lets the lock go
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
 def put_file(path: str | os.PathLike[str], data: bytes) -> None:
     """`put` for one local file, whose folder is made if need be; raises UserError where it cannot be written."""
-    from macco.pipeline.errors import UserError
-
     name = os.path.abspath(path)
     try:
         os.makedirs(os.path.dirname(name), exist_ok=True)
-        put(LocalFileSystem(), name, data)
+        if leads_elsewhere(name):
+            Path(name).write_bytes(data)
+        else:
+            put(LocalFileSystem(), name, data)
     except OSError as error:
         raise UserError(f"cannot write {name}: {error}") from error
+
+
+def leads_elsewhere(path: str) -> bool:
+    """A link, a device or a pipe (/dev/stdout is the first) is written through: put in its place, a file ends it."""
+    return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write a local file or folder under, which takes the place of `path` once that is done, or goes.
+
+    Raises UserError where it cannot be written.
+    """
+    target = os.path.abspath(path)
+    temporary = Path(_beside(target))
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        except BaseException:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`replacing` for a folder; raises UserError where something is in `path` already."""
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{path} is not empty: choose a new --out")
+    with replacing(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def _beside(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(
+        folder, f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"
+    )  # the ending stays: it says the format

@@ -1,17 +1,28 @@
-"""Bytes to pixels behind guards: what a crawl calls an image may be anything."""
+"""A row's image: its bytes, its pixels behind guards (what a crawl calls an image may be anything), and its hash.
+
+Whoever looks at a picture decodes it here: what extraction, training, the cache and an audit see is the same.
+"""
 
 import struct
+import tarfile
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
-from PIL.Image import Transpose
+from PIL.Image import Resampling, Transpose
 
+from macco.pipeline.schema import Status
+from macco.pipeline.urls import open_url
+
+MAX_PIXELS: Final = 100_000_000  # what a crawl is let in with
+ANY_PIXELS: Final = 200_000_000  # for images that are let in already: more than Pillow opens at all
 MAX_SIDE: Final = 30_000  # pixels; JPEG itself ends at 65,535
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -42,9 +53,9 @@ _BROKEN = (
 
 
 class ImageError(Exception):
-    """An image that cannot be used: `status` is the short name for the store, the message is for people."""
+    """An image that cannot be used: `status` is for the store, the message for people."""
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -59,50 +70,61 @@ class Decoded:
 
 
 def decode(
-    data: bytes, *, max_pixels: int = 100_000_000, min_side: int = 2, max_side: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int = 2,
+    max_side: int | None = None,
+    short_side: int | None = None,
+    plain: bool = False,
 ) -> Decoded:
     """Decode the first frame, turn it upright by its EXIF tag, and make it RGB (transparency on white).
 
     With `max_side`, an image whose long side has at least twice as many pixels is shrunk by a whole factor,
     to between `max_side` and twice that: cheap (a JPEG is decoded small straight away), and whoever needs
-    an exact size still resamples only once. Raises ImageError: image_unsupported, image_corrupt, image_truncated,
-    image_too_large (by the header, before anything is decoded), image_too_small.
+    an exact size still resamples only once. With `short_side` a JPEG, and nothing else, is decoded at the smallest
+    of its own sizes whose short side has so many pixels. `plain` pictures are what benchmarks' own loaders make of
+    them: of any format, not turned, transparency dropped.
+
+    Raises ImageError: image_unsupported, image_corrupt, image_truncated, image_too_large (by the header, before
+    anything is decoded), image_too_small.
     """
     with warnings.catch_warnings():  # Pillow warns of bombs and odd metadata: both are dealt with here
         warnings.simplefilter("ignore")
         try:
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
+            with Image.open(BytesIO(data), formats=None if plain else FORMATS) as image:
                 width, height = image.size
                 _check_size(width, height, max_pixels, min_side)
-                if max_side is not None and max(width, height) > max_side:
-                    scale = max_side / max(width, height)
+                scale = max_side / max(width, height) if max_side is not None else 1
+                scale = short_side / min(width, height) if short_side is not None else scale
+                if scale < 1:
                     image.draft("RGB", (ceil(width * scale), ceil(height * scale)))
                 image.load()
-                turn = _TURNS.get(_orientation(image))
+                turn = None if plain else _TURNS.get(_orientation(image))
                 if turn in _SIDEWAYS:
                     width, height = height, width
                 upright = image if turn is None else image.transpose(turn)
-                picture = _rgb(upright)
+                picture = _rgb(upright, plain)
                 factor = 1 if max_side is None else max(picture.size) // max_side
                 return Decoded(picture.reduce(factor) if factor > 1 else picture, width, height)
         except UnidentifiedImageError as error:
             if data.startswith(_MAGIC):
-                raise ImageError("image_corrupt", f"unreadable header of {len(data)} bytes") from error
-            raise ImageError("image_unsupported", f"not an image: starts with {data[:16]!r}") from error
+                raise ImageError(Status.IMAGE_CORRUPT, f"unreadable header of {len(data)} bytes") from error
+            raise ImageError(Status.IMAGE_UNSUPPORTED, f"not an image: starts with {data[:16]!r}") from error
         except Image.DecompressionBombError as error:
-            raise ImageError("image_too_large", str(error)) from error
+            raise ImageError(Status.IMAGE_TOO_LARGE, str(error)) from error
         except _BROKEN as error:
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
-            status = "image_truncated" if cut else "image_corrupt"
+            status = Status.IMAGE_TRUNCATED if cut else Status.IMAGE_CORRUPT
             raise ImageError(status, f"{type(error).__name__}: {error}") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         limits = f"{max_pixels:,} pixels and {MAX_SIDE:,} on a side"
-        raise ImageError("image_too_large", f"{width} x {height} pixels; the limits are {limits}")
+        raise ImageError(Status.IMAGE_TOO_LARGE, f"{width} x {height} pixels; the limits are {limits}")
     if min(width, height) < min_side:
-        raise ImageError("image_too_small", f"{width} x {height} pixels; the least side is {min_side}")
+        raise ImageError(Status.IMAGE_TOO_SMALL, f"{width} x {height} pixels; the least side is {min_side}")
 
 
 def _orientation(image: Image.Image) -> object:
@@ -112,13 +134,74 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, plain: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip to white
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ImageError("image_unsupported", "floating-point pixels")
-    if image.has_transparency_data:
+        raise ImageError(Status.IMAGE_UNSUPPORTED, "floating-point pixels")
+    if image.has_transparency_data and not plain:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def dhash(image: Image.Image) -> int:
+    """Return the 64-bit difference hash: bit 63 - (8 row + column) says "brighter to the right".
+
+    The same as `imagehash.dhash`, so that hashes of other tools can be compared.
+    """
+    small = np.asarray(image.convert("L").resize((9, 8), Resampling.LANCZOS))
+    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
+
+
+def read_image_bytes(source: str, member: str | None, offset: int | None, size: int | None) -> bytes:
+    """Return the encoded image of a row of `samples`.
+
+    From a range of a tar where `offset` says which, else from a member of a compressed tar (slow: it is
+    read up to there), a cell of a Parquet file, or an image file. Raises OSError, or KeyError where the
+    source no longer holds the image.
+    """
+    if offset is not None:
+        with open_url(source) as stream:
+            stream.seek(offset)
+            data = stream.read(size or -1)
+        if len(data) != size:
+            raise OSError(f"{source} ends before byte {offset} + {size}")
+        return data
+    if source.endswith((".tar.gz", ".tgz")):
+        with open_url(source) as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
+            for info in tar:
+                if info.name == member and (file := tar.extractfile(info)) is not None:
+                    return file.read()
+        raise KeyError(f"{source} has no member {member}")
+    if source.endswith(".parquet") and member is not None:
+        column, _, row = member.rpartition("/")
+        return _cell(source, column, int(row))
+    with open_url(source) as stream:
+        return stream.read()
+
+
+@lru_cache(maxsize=2)
+def _row_group(source: str, column: str, group: int) -> Any:
+    with open_url(source) as stream:
+        return pq.ParquetFile(stream).read_row_group(group, columns=[column]).column(column)
+
+
+@lru_cache(maxsize=16)
+def _row_group_sizes(source: str) -> list[int]:
+    with open_url(source) as stream:
+        metadata = pq.ParquetFile(stream).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def _cell(source: str, column: str, row: int) -> bytes:
+    for group, rows in enumerate(_row_group_sizes(source)):
+        if row < rows:
+            value = _row_group(source, column, group)[row].as_py()
+            data = value["bytes"] if isinstance(value, dict) else value
+            if not isinstance(data, bytes):
+                raise KeyError(f"{source} has no image bytes in row {row} of {column}")
+            return data
+        row -= rows
+    raise KeyError(f"{source} has no such row")

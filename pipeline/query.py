@@ -1,39 +1,35 @@
-"""Ad-hoc SQL over a store, printed or written in the format asked for."""
+"""DuckDB over a store: a connection, and rows by column name."""
 
-import sys
-from typing import IO, Final
+import tempfile
+from typing import Any
 
-from macco.pipeline.errors import UserError
+import duckdb
+
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
-
-FORMATS: Final = ("table", "csv", "json", "parquet")
+from macco.pipeline.views import views_sql
 
 
-def query(
-    store: Store, sql: str, format: str = "table", out: str | None = None, stream: IO[str] | None = None
-) -> None:
-    """Run one SQL statement on the store's views.
+def connect(
+    store: Store, *, views: bool = True, memory: str | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection, in memory, that can read the store's files and has its views.
 
-    `table` is for eyes (DuckDB shortens long ones), `csv`, `json` (one object a line) and `parquet` are whole.
-    Raises UserError for a mistake in the statement, or an output that cannot be written.
+    memory: at most so much ("2GB"); more goes to a temporary folder, and rows come in no order of their own.
     """
-    import duckdb
+    connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
+    if not store.local:
+        connection.register_filesystem(store.fs)
+    if memory is not None:
+        connection.execute(f"SET memory_limit = '{memory}'; SET preserve_insertion_order = false")
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
+    if views:
+        connection.execute(views_sql(store.url))
+    return connection
 
-    if format not in FORMATS:
-        raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
-    if format == "parquet" and out is None:
-        raise UserError("--format parquet needs --out FILE")
-    if format == "table" and out is not None:
-        raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
-    connection = connect(store)
-    try:
-        if format == "table":
-            result = connection.sql(sql)
-            print(result if result is not None else "done", file=stream or sys.stdout)
-        else:
-            target = (out or "/dev/stdout").replace("'", "''")
-            header = ", HEADER" if format == "csv" else ""
-            connection.execute(f"COPY ({sql.strip().rstrip(';')}) TO '{target}' (FORMAT {format}{header})")
-    except duckdb.Error as error:
-        raise UserError(f"DuckDB: {error}") from error
+
+def dicts(cursor: duckdb.DuckDBPyConnection, count: int | None = None) -> list[dict[str, Any]]:
+    """The rows of an executed statement by column name: all, or the next `count`."""
+    names = [column[0] for column in cursor.description or ()]
+    rows = cursor.fetchall() if count is None else cursor.fetchmany(count)
+    return [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,10 +1,11 @@
-"""The three tables of a concept store, as Arrow schemas.
+"""The three tables of a concept store, as Arrow schemas; concepts before they are rows; the statuses of rows.
 
 Every Parquet file is written with these schemas explicitly: a file whose columns happen to be all
 null would otherwise be typed by guess and break the glob for its neighbours.
 """
 
-from typing import Final
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -14,7 +15,45 @@ OBJECT: Final = "object"
 ATTRIBUTE: Final = "attribute"
 RELATION: Final = "relation"
 
-OK: Final = "ok"
+
+class Status(StrEnum):
+    """What became of a row: the name that tables hold, and what it means. Nothing else is ever a status."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> "Status":
+        status = str.__new__(cls, name)
+        status._value_ = name
+        status.meaning = meaning
+        return status
+
+    OK = "ok", "nothing is wrong with it"
+    # The sample as a whole
+    BAD_ROW = "bad_row", "a line of a table that does not fit its header"
+    BAD_JSON = "bad_json", "JSON that cannot be read, or holds no object"
+    DUPLICATE_KEY = "duplicate_key", "a key that its shard has already; the first sample keeps it"
+    UNSAFE_NAME = "unsafe_name", "a name that leads out of the tar"
+    MEMBER_TOO_LARGE = "member_too_large", "a file of more bytes than any image or caption has"
+    TRUNCATED_TAR = "truncated_tar", "one row for all that is lost with the damaged end of a tar"
+    DOWNLOAD_FAILED = "download_failed", "img2dataset could not fetch the image"
+    # Its caption
+    MISSING_CAPTION = "missing_caption", "no caption, an empty one, or something that is no text"
+    BAD_ENCODING = "bad_encoding", "text that is not UTF-8, or holds half of a surrogate pair"
+    CAPTION_TOO_LONG = "caption_too_long", "a caption of more characters than --max-caption-chars"
+    NOT_ENGLISH = "not_english", "a caption most of whose letters are not Latin"
+    # Its image
+    MISSING_IMAGE = "missing_image", "no image is named, or none is there"
+    UNREADABLE_IMAGE = "unreadable_image", "a file that cannot be opened: a folder, no permission, a bad name"
+    IMAGE_UNSUPPORTED = "image_unsupported", "no image, or of a format or a kind of pixels that is not read"
+    IMAGE_CORRUPT = "image_corrupt", "an image that cannot be decoded"
+    IMAGE_TRUNCATED = "image_truncated", "an image whose end is missing"
+    IMAGE_TOO_LARGE = "image_too_large", "an image of more pixels than --max-pixels, or too long a side"
+    IMAGE_TOO_SMALL = "image_too_small", "an image of a single pixel's width or height"
+    # Its boxes
+    GROUNDING_FAILED = "grounding_failed", "the detector failed on this image alone"
+
+
+OK: Final = Status.OK
 
 _ID = [
     pa.field("dataset", pa.string(), nullable=False),
@@ -36,7 +75,7 @@ SAMPLES: Final = pa.schema(
         pa.field("offset", pa.int64()),  # of the image's bytes inside `source`; null where it is a file
         pa.field("size", pa.int64()),  # number of those bytes
         pa.field("dhash", pa.uint64()),  # 64-bit difference hash of the image, for leakage audits
-        pa.field("status", pa.string(), nullable=False),  # "ok", or a short name of what went wrong
+        pa.field("status", pa.string(), nullable=False),  # a Status
         pa.field("error", pa.string()),  # the same in words, for people
     ]
 )
@@ -88,3 +127,29 @@ TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 def sample_id(dataset: str, shard: str, key: str, caption_id: int) -> str:
     """Name one (image, caption) pair in the whole store."""
     return f"{dataset}/{shard}/{key}/{caption_id}"
+
+
+class Span(NamedTuple):
+    """Characters [start, end) of a caption, in code points."""
+
+    start: int
+    end: int
+
+
+class Concept(NamedTuple):
+    """An object, attribute or relation of a caption, before it has a store to live in.
+
+    `subject`, `object` and `owner` are places in the list of the caption's concepts. `spans` are in
+    reading order and never overlap; the columns of CONCEPTS say what the rest means.
+    """
+
+    kind: str
+    spans: tuple[Span, ...]
+    lemma: str
+    head: Span
+    pos: str
+    phrase: str | None = None
+    subject: int | None = None
+    object: int | None = None
+    owner: int | None = None
+    denied: bool = False

@@ -5,13 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
-from macco.pipeline import folder as files
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
 from macco.pipeline.schema import SCHEMA_VERSION, TABLES
 from macco.pipeline.views import views_sql
 
@@ -37,21 +35,18 @@ def parquet_bytes(schema: pa.Schema, *tables: pa.Table) -> bytes:
     return out.getvalue()
 
 
-class Store:
+class Store(Folder):
     """A concept store at any fsspec URL. `Store.open` reads one; `Store.create` makes or extends one."""
 
     def __init__(self, url: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(url)
-        self.local = isinstance(self.fs, LocalFileSystem)
-        # What DuckDB is told: an absolute path, or the URL with its protocol.
-        self.url = self.root if self.local else self.fs.unstrip_protocol(self.root)
+        super().__init__(url)
         self._lock: Any = None
 
     @classmethod
     def open(cls, url: str) -> "Store":
         """Open an existing store; raise UserError where there is none."""
         store = cls(url)
-        if not store.fs.exists(store.path("store.json")):
+        if not store.exists("store.json"):
             raise UserError(
                 f"{url} is not a concept store (no store.json); make one with: macco-prep extract"
             )
@@ -71,7 +66,7 @@ class Store:
         """
         store = cls(url)
         try:
-            exists = store.fs.exists(store.path("store.json"))
+            exists = store.exists("store.json")
         except OSError as error:
             raise UserError(f"cannot read {url}: {error}") from error
         if exists:
@@ -87,29 +82,26 @@ class Store:
                 raise UserError(f"{url} is a folder with other things in it: choose a new --out")
         try:
             for folder in (*TABLES, "shards", "failed"):
-                store.fs.makedirs(store.path(folder), exist_ok=True)
+                store.make(folder)
             if store.local:
-                store._lock = files.lock(store.path(".lock"))
+                store._lock = store.lock()
                 if store._lock is None:
                     raise UserError(
                         f"another macco-prep is writing to {url}: wait for it, or choose another --out"
                     )
                 for folder in ("", *TABLES, "shards", "failed"):
-                    files.sweep(store.fs, store.path(folder))
+                    store.sweep(folder)
             for name, schema in TABLES.items():
                 # A view over a glob that matches nothing is an error: a file without rows gives it a schema.
-                store._put(f"{name}/_schema.parquet", parquet_bytes(schema))
-            store._put("shards/_schema.json", b'{"shard": null}')
-            store._put("views.sql", views_sql(store.url).encode())
+                store.put(f"{name}/_schema.parquet", parquet_bytes(schema))
+            store.put("shards/_schema.json", b'{"shard": null}')
+            store.put("views.sql", views_sql(store.url).encode())
             if not exists:
                 description = {"schema_version": SCHEMA_VERSION, "settings": dict(settings)}
-                store._put("store.json", json.dumps(description, indent=1).encode())
+                store.put("store.json", json.dumps(description, indent=1).encode())
         except OSError as error:
             raise UserError(f"cannot write to {url}: {error}") from error
         return store
-
-    def path(self, name: str) -> str:
-        return f"{self.root}/{name}" if name else str(self.root)
 
     def description(self) -> dict[str, Any]:
         """store.json: the schema version, and every setting that shaped the rows."""
@@ -126,11 +118,11 @@ class Store:
 
     def committed(self) -> set[str]:
         """Names of the shards whose rows are complete."""
-        return self._names("shards")
+        return self.names(".json", "shards") - {"_schema"}
 
     def failed(self) -> set[str]:
         """Names of the shards that were given up."""
-        return self._names("failed")
+        return self.names(".json", "failed")
 
     def shard(self, name: str) -> dict[str, Any]:
         """The commit record of one shard."""
@@ -154,11 +146,11 @@ class Store:
         """
         try:
             # A shard that is done again must not be seen half old, half new.
-            self._remove(f"shards/{shard}.json")
+            self.remove(f"shards/{shard}.json")
             for name, schema in TABLES.items():
-                self._put(f"{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
-            self._put(f"shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
-            self._remove(f"failed/{shard}.json")
+                self.put(f"{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
+            self.put(f"shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
+            self.remove(f"failed/{shard}.json")
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
 
@@ -166,35 +158,24 @@ class Store:
         """Put some shards of another store into one file per table, a row group or more for each shard."""
         file = f"{shards[0]}..{shards[-1]}"
         for name, schema in TABLES.items():
-            self._put(
+            self.put(
                 f"{name}/{file}.parquet", parquet_bytes(schema, *(source.table(name, s) for s in shards))
             )
         for shard in shards:
             record = source.shard(shard) | {"file": file}
-            self._put(f"shards/{shard}.json", json.dumps(record, indent=1).encode())
+            self.put(f"shards/{shard}.json", json.dumps(record, indent=1).encode())
 
     def mark_compacted(self) -> None:
         """From now on this store is only read: its files hold more than one shard."""
-        self._put("store.json", json.dumps(self.description() | {"compacted": True}, indent=1).encode())
+        self.put("store.json", json.dumps(self.description() | {"compacted": True}, indent=1).encode())
 
     def fail(self, shard: str, record: Mapping[str, Any]) -> None:
         """Note that a shard was given up, with the reason."""
-        self._put(f"failed/{shard}.json", json.dumps(dict(record), indent=1).encode())
-
-    def _names(self, folder: str) -> set[str]:
-        try:
-            paths = self.fs.ls(self.path(folder), detail=False, refresh=True)
-        except FileNotFoundError:
-            return set()
-        names = (path.rsplit("/", 1)[-1] for path in paths)
-        stems = {
-            name[: -len(".json")] for name in names if name.endswith(".json") and not name.startswith(".")
-        }
-        return stems - {"_schema"}
+        self.put(f"failed/{shard}.json", json.dumps(dict(record), indent=1).encode())
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads(self.fs.cat_file(self.path(name)))
+            value = json.loads(self.read(name))
         except ValueError as error:
             raise UserError(
                 f"{self.url}/{name} is not valid JSON ({error}): restore it or delete it"
@@ -202,10 +183,3 @@ class Store:
         if not isinstance(value, dict):
             raise UserError(f"{self.url}/{name} holds no JSON object: restore it or delete it")
         return value
-
-    def _put(self, name: str, data: bytes) -> None:
-        files.put(self.fs, self.path(name), data)
-
-    def _remove(self, name: str) -> None:
-        if self.fs.exists(self.path(name)):
-            self.fs.rm_file(self.path(name))

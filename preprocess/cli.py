@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from macco.pipeline.console import run as run_app
+from macco.pipeline import console
 from macco.pipeline.errors import UserError
-from macco.preprocess.config import ExtractConfig
+from macco.preprocess.config import Compute, ExtractConfig, Parsing, RunConfig
+from macco.preprocess.options import with_options
 from macco.preprocess.store_commands import (
     Out,
     StorePath,
@@ -25,44 +26,19 @@ from macco.preprocess.store_commands import (
     view,
 )
 
-app = typer.Typer(
-    help="Image-caption shards in, a concept store out; then SQL over it.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
+if TYPE_CHECKING:
+    from macco.pipeline.store import Store
+    from macco.preprocess.extraction.shard import Job
 
-_DEFAULT = ExtractConfig()
-ParserName = Annotated[
-    str,
-    typer.Option(
-        "--parser", help="en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm."
-    ),
-]
-Rules = Annotated[str, typer.Option(help="repaired, or original: SceneGraphParser's plain rules.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BatchSize = Annotated[int, typer.Option(help="(image, prompt) pairs that the detector sees at once.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Grounding actors; 0: in this process, without Ray. Default: as many as fit."),
-]
-ParseWorkers = Annotated[
-    int | None, typer.Option(help="Parsing actors. Default: by the number of grounding actors.")
-]
-GpusPerActor = Annotated[
-    float | None,
-    typer.Option(help="GPUs of one grounding actor, e.g. 1 or 0.5. Default: 1 if there are any."),
-]
-RayAddress = Annotated[
-    str | None, typer.Option(help="A Ray cluster (auto, or host:port). Default: Ray on this machine.")
-]
-Retries = Annotated[int, typer.Option(help="Further tries before a shard is given up.")]
+app = console.app("Image-caption shards in, a concept store out; then SQL over it.")
 
 
 @app.command()
+@with_options
 def extract(
     out: Out,
+    config: ExtractConfig,
+    run: RunConfig,
     shards: Annotated[
         list[str] | None,
         typer.Option(help="Shards: braces, globs, URLs, e.g. 'cc3m/{00000..00331}.tar'. May be repeated."),
@@ -88,60 +64,24 @@ def extract(
     rows_per_shard: Annotated[
         int, typer.Option(help="Images in one shard of a table, COCO JSON or Parquet.")
     ] = 1000,
-    parser: ParserName = _DEFAULT.parser,
-    rules: Rules = _DEFAULT.rules,
-    detector: Annotated[
-        str,
-        typer.Option(
-            help="tiny (ships with macco), groundingdino:swint|swinb|FILE.pth, or transformers:NAME_OR_DIR."
-        ),
-    ] = _DEFAULT.detector,
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = _DEFAULT.dtype,
-    box_threshold: Annotated[
-        float, typer.Option(help="Keep boxes down to this score; choose a higher one later, in SQL.")
-    ] = (_DEFAULT.box_threshold),
-    nms_iou: Annotated[
-        float, typer.Option(help="Of two boxes of one phrase that overlap more, the better stays.")
-    ] = _DEFAULT.nms_iou,
-    max_boxes: Annotated[
-        int, typer.Option(help="At most so many boxes of one phrase in an image.")
-    ] = _DEFAULT.max_boxes,
-    max_caption_chars: Annotated[
-        int, typer.Option(help="Longer captions are failed rows.")
-    ] = _DEFAULT.max_caption_chars,
-    max_pixels: Annotated[
-        int, typer.Option(help="Larger images are failed rows (decompression bombs).")
-    ] = _DEFAULT.max_pixels,
-    device: Device = _DEFAULT.device,
-    batch_size: BatchSize = _DEFAULT.batch_size,
-    workers: Workers = None,
-    parse_workers: ParseWorkers = None,
-    gpus_per_actor: GpusPerActor = None,
-    ray_address: RayAddress = None,
-    retries: Retries = 2,
 ) -> None:
     """Extract concepts and boxes from image-caption shards into a store.
 
     The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
+
+    Examples:
+
+      macco-prep extract --shards 'cc3m/{00000..00331}.tar' --out store
+      macco-prep extract --shards train.tsv --image-root images --out store
+      macco-prep extract --manifest coco2017 --root /data/coco --out s3://bucket/store
+      macco-prep extract ... --detector groundingdino:swinb --dtype bf16 --ray-address auto
     """
     from macco.pipeline.store import Store
-    from macco.preprocess.extraction.run import Job, RunConfig
+    from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
     if (shards is None) == (manifest is None):
         raise UserError("say what to extract: either --shards 'PATTERN' or --manifest FILE")
-    config = ExtractConfig(
-        parser=parser, rules=rules, detector=detector, dtype=dtype, box_threshold=box_threshold, nms_iou=nms_iou,
-        max_boxes=max_boxes, max_caption_chars=max_caption_chars, max_pixels=max_pixels, device=device,
-        batch_size=batch_size,
-    )  # fmt: skip
-    run = RunConfig(
-        workers=workers,
-        parse_workers=parse_workers,
-        gpus_per_actor=gpus_per_actor,
-        ray_address=ray_address,
-        retries=retries,
-    )
     run.check()
     config.check()
     if manifest is not None:
@@ -155,7 +95,7 @@ def extract(
     _extract(store, [Job(shard) for shard in todo], config, run)
 
 
-def _extract(store: Any, todo: Any, config: ExtractConfig, run: Any) -> None:
+def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunConfig) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
     from macco.preprocess.extraction.run import extract_shards
 
@@ -176,33 +116,26 @@ def _extract(store: Any, todo: Any, config: ExtractConfig, run: Any) -> None:
 
 
 @app.command()
+@with_options
 def retry(
     path: StorePath,
+    compute: Compute,
+    run: RunConfig,
     samples: Annotated[
         bool, typer.Option("--samples", help="Also redo failed samples of committed shards.")
     ] = False,
-    device: Device = _DEFAULT.device,
-    batch_size: BatchSize = _DEFAULT.batch_size,
-    workers: Workers = None,
-    parse_workers: ParseWorkers = None,
-    gpus_per_actor: GpusPerActor = None,
-    ray_address: RayAddress = None,
-    retries: Retries = 2,
 ) -> None:
-    """Try again what failed: the shards that were given up, with --samples failed samples too."""
+    """Try again what failed: the shards that were given up, with --samples failed samples too.
+
+    Examples:
+
+      macco-prep retry store
+      macco-prep retry store --samples --workers 0
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.retry import failed_samples, failed_shards
-    from macco.preprocess.extraction.run import RunConfig
 
-    settings = Store.open(path).description()["settings"]
-    config = ExtractConfig.from_settings(settings, device=device, batch_size=batch_size)
-    run = RunConfig(
-        workers=workers,
-        parse_workers=parse_workers,
-        gpus_per_actor=gpus_per_actor,
-        ray_address=ray_address,
-        retries=retries,
-    )
+    config = ExtractConfig.from_settings(Store.open(path).description()["settings"], compute)
     run.check()
     config.check()
     store = Store.create(path, config.settings())
@@ -247,18 +180,20 @@ def demo(
 
 
 @app.command()
+@with_options
 def parse(
+    parsing: Parsing,
     caption: Annotated[
         list[str] | None, typer.Argument(help="Captions; none: one a line from standard input.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per caption and line.")] = False,
-    parser: ParserName = _DEFAULT.parser,
-    rules: Rules = _DEFAULT.rules,
 ) -> None:
     """Print the scene graph of captions, aligned under their words."""
     from macco.preprocess.graph.parse import parse_lines
 
-    for text in parse_lines(caption or sys.stdin.buffer, parser=parser, rules=rules, as_json=as_json):
+    for text in parse_lines(
+        caption or sys.stdin.buffer, parser=parsing.parser, rules=parsing.rules, as_json=as_json
+    ):
         print(text, flush=True)
 
 
@@ -306,7 +241,7 @@ def main() -> None:
     """Entry point of the console script macco-prep."""
     # spaCy's matrix products are small: more threads than one only get in each other's way.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    run_app(app, "macco-prep")
+    console.run(app, "macco-prep")
 
 
 if __name__ == "__main__":

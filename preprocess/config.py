@@ -1,7 +1,7 @@
-"""What shapes the rows of a store: one dataclass, from which every worker builds the same extractor."""
+"""Settings of an extraction. Each stands here once: its name, default and help are those of its option, too."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from macco.pipeline.errors import UserError
 
@@ -9,45 +9,57 @@ DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """Settings of one extraction. Small and picklable: it travels to every worker.
+class Compute:
+    """Where and how fast the detector works; no row depends on it."""
 
-    Fields up to `max_pixels` shape the rows and are compared when a store is extended; the rest only
-    say where and how fast the work is done.
+    device: Annotated[str, "auto, cpu, cuda, cuda:N or mps."] = "auto"
+    batch_size: Annotated[int, "(image, prompt) pairs that the detector sees at once."] = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsing:
+    """How captions are parsed."""
+
+    parser: Annotated[
+        str, "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm."
+    ] = "en_caption"
+    rules: Annotated[str, "repaired, or original: SceneGraphParser's plain rules."] = "repaired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(Compute, Parsing):
+    """What shapes the rows of a store, and how they are computed. Small and picklable: it travels to every worker.
+
+    All fields but those of Compute are compared when a store is extended.
     """
 
-    parser: str = "en_caption"
-    rules: str = "repaired"  # repaired | original
-    detector: str = "tiny"
-    dtype: str = "fp32"  # fp32 | bf16
-    box_threshold: float = 0.1  # boxes down to this score are kept; choose a higher one later, in SQL
-    nms_iou: float = 0.5
-    max_boxes: int = 20  # per phrase of an image
-    max_caption_chars: int = 1000
-    max_pixels: int = 100_000_000
-
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    batch_size: int = 16  # (image, prompt) pairs that the detector sees at once
+    detector: Annotated[
+        str, "tiny (ships with macco), groundingdino:swint|swinb|FILE.pth, or transformers:NAME_OR_DIR."
+    ] = "tiny"
+    dtype: Annotated[str, "fp32 or bf16."] = "fp32"
+    box_threshold: Annotated[float, "Keep boxes down to this score; choose a higher one later, in SQL."] = 0.1
+    nms_iou: Annotated[float, "Of two boxes of one phrase that overlap more, the better stays."] = 0.5
+    max_boxes: Annotated[int, "At most so many boxes of one phrase in an image."] = 20
+    max_caption_chars: Annotated[int, "Longer captions are failed rows."] = 1000
+    max_pixels: Annotated[int, "Larger images are failed rows (decompression bombs)."] = 100_000_000
 
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
         from macco.preprocess.detectors import detector_fingerprint
         from macco.preprocess.graph.language import pipeline_fingerprint
 
-        fields = asdict(self)
-        for name in ("device", "batch_size"):
-            del fields[name]
-        fields["parser_fingerprint"] = pipeline_fingerprint(self.parser)
-        fields["detector_fingerprint"] = detector_fingerprint(self.detector)
-        return fields
+        shaping = {name: value for name, value in asdict(self).items() if name not in asdict(Compute())}
+        shaping["parser_fingerprint"] = pipeline_fingerprint(self.parser)
+        shaping["detector_fingerprint"] = detector_fingerprint(self.detector)
+        return shaping
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any], *, device: str, batch_size: int) -> "ExtractConfig":
+    def from_settings(cls, settings: dict[str, Any], compute: Compute) -> "ExtractConfig":
         """The configuration that made a store, to go on with it."""
         names = {name for name in settings if not name.endswith("_fingerprint")}
         if "imported" in names:
             raise UserError("this store was imported, not extracted: import it again instead")
-        return cls(**{name: settings[name] for name in names}, device=device, batch_size=batch_size)
+        return cls(**{name: settings[name] for name in names}, **asdict(compute))
 
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
@@ -68,3 +80,27 @@ class ExtractConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it is at least 1")
         check_pipeline(self.parser)
         check_detector(self.detector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where the work is done, and how stubbornly."""
+
+    workers: Annotated[
+        int | None, "Grounding actors; 0: in this process, without Ray. Default: as many as fit."
+    ] = None
+    parse_workers: Annotated[int | None, "Parsing actors. Default: by the number of grounding actors."] = None
+    gpus_per_actor: Annotated[
+        float | None, "GPUs of one grounding actor, e.g. 1 or 0.5. Default: 1 if there are any."
+    ] = None
+    ray_address: Annotated[
+        str | None, "A Ray cluster (auto, or host:port). Default: Ray on this machine."
+    ] = None
+    retries: Annotated[int, "Further tries before a shard is given up."] = 2
+
+    def check(self) -> None:
+        """Raise UserError for an impossible value."""
+        for name in ("workers", "parse_workers", "gpus_per_actor", "retries"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: it is not negative")

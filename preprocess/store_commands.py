@@ -19,7 +19,7 @@ def status(
 ) -> None:
     """Show what is committed, what failed and why, and the settings."""
     from macco.pipeline.store import Store
-    from macco.preprocess.look.overview import status as overview
+    from macco.preprocess.look.status import status as overview
 
     show(overview(Store.open(path)), as_json)
 
@@ -28,13 +28,13 @@ def stats(
     path: StorePath,
     threshold: Annotated[
         float, typer.Option(help="Box score from which an object counts as grounded.")
-    ] = 0.35,
+    ] = DEFAULT_THRESHOLD,
     top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Count concepts and boxes."""
     from macco.pipeline.store import Store
-    from macco.preprocess.look.overview import stats as overview
+    from macco.preprocess.look.stats import stats as overview
 
     show(overview(Store.open(path), threshold=threshold, top=top), as_json)
 
@@ -48,9 +48,17 @@ def sql(
     format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
-    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou."""
-    from macco.pipeline.query import query as ask
+    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+
+    Examples:
+
+      macco-prep sql store "SELECT status, count(*) FROM samples GROUP BY 1"
+      macco-prep sql store "SELECT caption FROM samples JOIN concepts USING (sample_id)
+                            WHERE lemma = 'umbrella'" --format csv
+      macco-prep sql store "SELECT * FROM concept_boxes WHERE score > 0.35" --format parquet --out b.parquet
+    """
     from macco.pipeline.store import Store
+    from macco.preprocess.look.sql import query as ask
 
     ask(Store.open(path), query, format, out)
 
@@ -88,7 +96,13 @@ def view(
     limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
 ) -> None:
-    """Write a page to look at: images with their boxes, captions with their concepts."""
+    """Write a page to look at: images with their boxes, captions with their concepts.
+
+    Examples:
+
+      macco-prep view store --out view.html
+      macco-prep view store --out dogs.html --where "caption LIKE '%dog%'" --limit 50
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
@@ -127,7 +141,14 @@ def export(
     format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
     threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
 ) -> None:
-    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV."""
+    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV.
+
+    Examples:
+
+      macco-prep export store --out boxes.json
+      macco-prep export store --out dataset --format fiftyone --threshold 0.5
+      macco-prep export store --out train.tsv --format macco-tsv
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.exchange import coco, tsv
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from macco.pipeline.concept import Concept
-from macco.pipeline.schema import OBJECT, RELATION
+from macco.pipeline.schema import OBJECT, RELATION, Concept
 from macco.preprocess.demo.captions import WORDS, captions
 from macco.preprocess.demo.corpus import make
 from macco.preprocess.demo.icons import COLOURS, FRAME, NAMES, NOUNS, mask

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from macco.preprocess.demo.scene import RELATIONS
 from macco.train.clip.load import LoadedClip, load_clip
 from macco.train.clip.towers import image_tower
-from macco.train.data.batch import Slots
+from macco.train.data.slots import Slots
 from macco.train.objectives.macco.predictors import CrossBlock
 
 SEED = 5_000_000

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from macco.preprocess.demo.icons import COLOURS
-from macco.train.clip.start import load_start
-from macco.train.config import read, resolve
-from macco.train.loop.run import CONFIG, open_loader
-from macco.train.objectives.macco.model import Macco
+from macco.train.clip.load import load_start
+from macco.train.data.loader import open_loader
+from macco.train.objectives.objective import load_objective
 from macco.train.runs import checkpoint
+from macco.train.runs.weights import saved_config
 
 
 def main() -> None:
@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--seed", type=int, default=777)
     a = parser.parse_args()
-    config = resolve(read(a.run / CONFIG))
-    clip = load_start(config.model, 0)
-    model = Macco(clip.model, config.method).eval()
+    config = saved_config(a.run)
+    clip, objective = load_start(config.model, 0), load_objective(config)
+    model = objective.model(clip.model).eval()
     model.load_state_dict(checkpoint.load(a.run, checkpoint.LATEST)["model"])
     data = replace(config.data, batch_size=64, workers=0)
-    batches = iter(open_loader(data, model, clip.tokenizer, config.masks, a.seed, print))
+    recipe = objective.recipe(model, clip.tokenizer, data, torch.device("cpu"), print)
+    batches = iter(open_loader(data, recipe, seed=a.seed))
     colours = torch.tensor([clip.tokenizer([name])[0, 1] for name in COLOURS])
     asked: Counter[int] = Counter()
     right: Counter[int] = Counter()

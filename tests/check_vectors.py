@@ -18,9 +18,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from macco.train.clip.convert import import_clip, import_training
-from macco.train.data.batch import Batch
 from macco.train.losses.congruence import Attention, congruence
-from macco.train.objectives.macco.model import Macco, Method
+from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
 
 TOLERANCE, CONGRUENCE_TOLERANCE = 1e-5, 1e-6
 NOTHING = 1e-9  # a divergence of one-token captions is 0 but for rounding: smaller sizes are not divided by
@@ -110,7 +111,7 @@ def macco(vectors: Vectors) -> list[Row]:
     tokens, text_mask = vectors.tensors["input.texts"], vectors.tensors["input.text_mask"]
     image_mask = vectors.tensors["input.image_mask"]
     assert not image_mask[:, 0].any(), "the class token is masked"
-    batch = Batch(
+    batch = MaskedBatch(
         images=vectors.tensors["input.images_seeded_float16"].double(),
         tokens=tokens,
         text_mask=text_mask,

@@ -29,6 +29,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
     return macco_prep
 
 
+@pytest.mark.slow
 def test_demo_extract_score_and_again(run: Run, tmp_path: Path) -> None:
     corpus, store = tmp_path / "corpus", tmp_path / "store"
     assert (
@@ -78,7 +79,7 @@ def test_parse(run: Run) -> None:
     lines = f"{caption}\n\nno\xff\n".encode("latin-1")
     code, out, _ = run("parse", "--json", stdin=lines)
     graphs = [json.loads(line) for line in out.splitlines()]
-    assert [graph.get("status", "ok") for graph in graphs] == ["ok", "empty_caption", "bad_encoding"]
+    assert [graph.get("status", "ok") for graph in graphs] == ["ok", "missing_caption", "bad_encoding"]
     for concept in graphs[0]["concepts"]:
         assert caption[concept["start"] : concept["end"]] == concept["text"]
     assert {c["text"] for c in graphs[0]["concepts"] if c["kind"] == "relation"} == {"sitting on"}

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
 from macco.preprocess.sources import plan
 from tests.support import DATA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "grounding-dino", "mm-grounding-dino"])
 def test_photos_go_through(kind: str, specs: dict[str, str], tmp_path: Path) -> None:
     config = ExtractConfig(detector=specs[kind], device="cpu", box_threshold=0.0, max_boxes=3)

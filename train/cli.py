@@ -6,19 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from macco.pipeline.console import run as run_app
+from macco.pipeline import console
 from macco.pipeline.errors import UserError
-from macco.train.evaluation.cli import app as evaluation
+from macco.train.cli_evaluation import app as evaluation
 
-app = typer.Typer(
-    help="A concept store in, a fine-tuned CLIP out; then its evaluation and export.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    add_completion=False,
-)
-
-STOPPED = 143  # what the shell gives a process that SIGTERM ended
+app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
 
 Presets = Annotated[
     list[str] | None,
@@ -49,10 +41,18 @@ def run(
         "run"
     ),
 ) -> None:
-    """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs."""
+    """Train. The same command goes on where a stopped one ended; under torchrun it takes many GPUs.
+
+    Examples:
+
+      macco-train run --store store --preset paper-vitb32 --out runs/b32
+      macco-train run --store store --preset paper-vitb32 --where "score >= 0.4" method.mim=0 --out runs/no-mim
+      torchrun --nproc-per-node 8 -m macco.train run --store store --preset paper-vitl14 --out runs/l14
+    """
     from macco.train.distributed.processes import asked_to_stop
-    from macco.train.loop.run import CONFIG, train
+    from macco.train.loop.run import train
     from macco.train.runs import checkpoint
+    from macco.train.runs.weights import CONFIG
 
     begun = out / CONFIG if checkpoint.path(out, checkpoint.LATEST).is_file() else None
     resolved = _resolved(preset, config, assignments, store, where, begun)
@@ -60,7 +60,7 @@ def run(
         complete = train(resolved, out, stop, _say)
     if not complete:
         print(f"stopped and saved; to go on: macco-train run --out {out}", file=sys.stderr)
-        raise typer.Exit(STOPPED)
+        sys.exit(stop.exit_code)
     _finish(out)
 
 
@@ -85,18 +85,23 @@ def _resolved(
     where: str | None,
     begun: Path | None,
 ) -> Any:
-    from macco.train import config
+    from macco.train import layers as settings
 
-    layers = [config.read(begun)] if begun else []
-    layers += [config.preset(name) for name in presets or []]
-    layers += [config.read(file)] if file else []
+    layers = [settings.read(begun)] if begun else []
+    layers += [settings.preset(name) for name in presets or []]
+    layers += [settings.read(file)] if file else []
     data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}
-    return config.resolve(*layers, config.parse(assignments or []), {"data": data})
+    return settings.resolve(*layers, settings.parse(assignments or []), {"data": data})
 
 
 @app.command()
 def report(path: RunPath) -> None:
-    """Write RUN/report.html anew: curves, and a few reconstructions to look at."""
+    """Write RUN/report.html anew: curves, and a few reconstructions to look at.
+
+    Example:
+
+      macco-train report runs/b32
+    """
     from macco.train.results.report import write_report
 
     write_report(path)
@@ -114,7 +119,13 @@ def export(
         typer.Option(min=0, max=1, help="Share of the trained weights, the rest the start's (WiSE-FT)."),
     ] = None,
 ) -> None:
-    """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest."""
+    """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest.
+
+    Examples:
+
+      macco-train export runs/b32 --out clip
+      macco-train export runs/b32 --out clip-hf --format hf --weights best --interpolate 0.5
+    """
     from macco.train.results.product import export_run
 
     export_run(path, out, format, weights, interpolate)
@@ -137,12 +148,12 @@ def import_(
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
     from macco.train.clip.convert import import_clip, read_state
-    from macco.train.results.product import write
+    from macco.train.clip.write import write_clip
 
     if activation not in ("quick_gelu", "gelu"):
         raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
     clip, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
-    write(clip, out, format, config)
+    write_clip(clip, out, format, config)
     print(out)
 
 
@@ -151,13 +162,13 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as it resolves, with all keys.")] = None,
 ) -> None:
     """List the presets, or print one whole."""
-    from macco.train import config
+    from macco.train import layers
 
     if name is not None:
-        print(config.dump(config.resolve(config.preset(name))), end="")
+        print(layers.dump(layers.resolve(layers.preset(name))), end="")
         return
-    for each in config.preset_names():
-        comment = (config.PRESETS / f"{each}.yaml").read_text().splitlines()[0].removeprefix("# ")
+    for each in layers.preset_names():
+        comment = (layers.PRESETS / f"{each}.yaml").read_text().splitlines()[0].removeprefix("# ")
         print(f"{each:28} {comment}")
 
 
@@ -210,13 +221,19 @@ def study(
     ] = True,
     keep: Annotated[bool, typer.Option(help="Keep the checkpoints of the runs.")] = False,
 ) -> None:
-    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended."""
+    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended.
+
+    Examples:
+
+      macco-train study demo --store store --val val --test test --out study
+      macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
+    """
     import os
 
-    from macco.train.config import parse, resolve
     from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.train.layers import parse, resolve
     from macco.train.study.plan import load_plan
-    from macco.train.study.study import Conduct, Order
+    from macco.train.study.study import Order, Study
 
     if tune and val is None:
         raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")
@@ -233,15 +250,15 @@ def study(
         seeds=numbers, processes=jobs, tune=tune, keep=keep,
     )  # fmt: skip
     with asked_to_stop() as stop:
-        conduct = Conduct(plan, order, stop, _say)
-        complete = conduct.run()
+        running = Study(plan, order, stop, _say)
+        complete = running.run()
     if not complete:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED)
-    for failed, reason in conduct.failed.items():
+        sys.exit(stop.exit_code)
+    for failed, reason in running.failed.items():
         print(f"failed: {failed}: {reason}", file=sys.stderr)
     print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
-    if conduct.failed:
+    if running.failed:
         raise typer.Exit(1)
 
 
@@ -254,7 +271,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point of the console script macco-train."""
-    run_app(app, "macco-train")
+    console.run(app, "macco-train")
 
 
 if __name__ == "__main__":

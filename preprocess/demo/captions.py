@@ -4,8 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from macco.pipeline.concept import Concept, Span
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
 from macco.preprocess.demo.icons import FRAME, NOUNS
 from macco.preprocess.demo.scene import Scene, Thing
 

@@ -12,13 +12,13 @@ import numpy as np
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.pictures import Decoded
-from macco.pipeline.schema import BOXES, CONCEPTS, OBJECT, OK
+from macco.pipeline.schema import BOXES, CONCEPTS, OBJECT
 from macco.pipeline.store import parquet_bytes
 from macco.preprocess.demo.captions import captions
 from macco.preprocess.demo.icons import FRAME, NOUNS
 from macco.preprocess.demo.scene import SIDE, Box, Scene, random_scene
 from macco.preprocess.extraction.tables import Boxes, Row, ShardTables
-from macco.preprocess.sources import Item
+from macco.preprocess.sources import SourceImage
 
 SPLITS = ("train", "val", "test")
 NOTICE = """\
@@ -79,14 +79,15 @@ def _write_shard(out_dir: Path, name: str, dataset: str, indices: range, split: 
             }
             _add(tar, f"{key}.jpg", jpeg.getvalue())
             _add(tar, f"{key}.json", json.dumps(about).encode())
-            rows = [Row(number, row + number, text, OK, None) for number, (text, _) in enumerate(written)]
+            rows = [
+                Row(number, row + number, text, graph=concepts)
+                for number, (text, concepts) in enumerate(written)
+            ]
             row += len(rows)
-            item = Item(key, tuple(about["captions"]), None, f"{name}.tar", f"{key}.jpg")
-            graphs = [concepts for _, concepts in written]
-            phrases = {c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase}
-            truth.add(
-                item, Decoded(image, SIDE, SIDE), rows, graphs, {p: _boxes(scene, p) for p in sorted(phrases)}
-            )
+            source = SourceImage(key, tuple(about["captions"]), None, f"{name}.tar", f"{key}.jpg")
+            phrases = {c.phrase for _, graph in written for c in graph if c.kind == OBJECT and c.phrase}
+            found = {phrase: _boxes(scene, phrase) for phrase in sorted(phrases)}
+            truth.add(source, Decoded(image, SIDE, SIDE), rows, found)
     tables = truth.finish()
     put_file(out_dir / "truth" / "concepts" / f"{name}.parquet", parquet_bytes(CONCEPTS, tables["concepts"]))
     put_file(out_dir / "truth" / "boxes" / f"{name}.parquet", parquet_bytes(BOXES, tables["boxes"]))

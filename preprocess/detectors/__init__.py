@@ -73,15 +73,15 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     """
     from macco.preprocess.detectors.batched import BatchedDetector, Network, find_device
 
-    source = locate(spec)
+    files = locate(spec)
     where = find_device(device)
     network: Network
-    if source.backend == "groundingdino":
+    if files.backend == "groundingdino":
         from macco.preprocess.detectors.original import OriginalNetwork
 
-        network = OriginalNetwork(source, where)
+        network = OriginalNetwork(files, where)
     else:
         from macco.preprocess.detectors.huggingface import HuggingFaceNetwork
 
-        network = HuggingFaceNetwork(source.weights, where)
-    return BatchedDetector(network, source.fingerprint(), Settings(**settings))
+        network = HuggingFaceNetwork(files.weights, where)
+    return BatchedDetector(network, files.fingerprint(), Settings(**settings))

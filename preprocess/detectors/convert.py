@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from macco.pipeline.errors import UserError
-from macco.preprocess.detectors.locate import Source, locate
+from macco.pipeline.folder import new_folder
+from macco.preprocess.detectors.locate import DetectorFiles, locate
 from macco.preprocess.detectors.original import UNUSED, fitting_config, read_checkpoint
 
 # First match wins, on names without "module.". The new names are those of the published checkpoints,
@@ -85,23 +86,23 @@ def convert_checkpoint(pth: str | Path, out_dir: str | Path, *, config: str | Pa
     """Write `pth` as a checkpoint folder that `transformers:OUT_DIR` loads.
 
     `pth` is a file, or "swint" or "swinb" for the official ones; `config` its Python configuration, by
-    default the official one. UserError for a missing file, or weights of another architecture.
+    default the official one. UserError for a missing file, weights of another architecture, or a folder that is
+    not empty.
     """
     from groundingdino.util.slconfig import SLConfig
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, GroundingDinoImageProcessor
 
-    source = locate(f"groundingdino:{pth}" + (f"@{config}" if config else ""))
-    state = read_checkpoint(source.weights)
-    settings = SLConfig.fromfile(str(source.config or fitting_config(state)))
-    model_config = _model_config(settings, source)
+    files = locate(f"groundingdino:{pth}" + (f"@{config}" if config else ""))
+    state = read_checkpoint(files.weights)
+    settings = SLConfig.fromfile(str(files.config or fitting_config(state)))
+    model_config = _model_config(settings, files)
     converted = convert_state_dict(state, shared_box_head=settings.dec_pred_bbox_embed_share)
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    model_config.save_pretrained(out)
-    AutoTokenizer.from_pretrained(source.bert).save_pretrained(out)
-    GroundingDinoImageProcessor().save_pretrained(out)
-    save_file(converted, out / "model.safetensors", metadata={"format": "pt"})
+    with new_folder(out_dir) as out:
+        model_config.save_pretrained(out)
+        AutoTokenizer.from_pretrained(files.bert).save_pretrained(out)
+        GroundingDinoImageProcessor().save_pretrained(out)
+        save_file(converted, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def convert_state_dict(state: dict[str, Tensor], *, shared_box_head: bool = True) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ def _replace(rest: str, names: dict[str, str]) -> str:
     return rest
 
 
-def _model_config(settings: Any, source: Source) -> Any:
+def _model_config(settings: Any, files: DetectorFiles) -> Any:
     from transformers import AutoConfig, GroundingDinoConfig, SwinConfig
 
     if settings.backbone not in SWIN_SIZES:
@@ -158,7 +159,7 @@ def _model_config(settings: Any, source: Source) -> Any:
     )
     return GroundingDinoConfig(
         backbone_config=swin,
-        text_config=AutoConfig.from_pretrained(source.bert),
+        text_config=AutoConfig.from_pretrained(files.bert),
         num_queries=settings.num_queries,
         d_model=settings.hidden_dim,
         encoder_layers=settings.enc_layers,

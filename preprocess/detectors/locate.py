@@ -23,7 +23,7 @@ HASHED = (".json", ".txt", ".py", ".pth", ".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
-class Source:
+class DetectorFiles:
     """The files of one detector."""
 
     backend: str  # groundingdino | transformers
@@ -46,7 +46,7 @@ class Source:
         return f"{self.backend}:{digest.hexdigest()}"
 
 
-def locate(spec: str) -> Source:
+def locate(spec: str) -> DetectorFiles:
     """The files that a spec names; UserError where the spec is wrong or a file is missing."""
     if spec == "tiny":
         return _tiny()
@@ -90,16 +90,16 @@ def find_bert(beside: Path) -> Path:
     )
 
 
-def _tiny() -> Source:
+def _tiny() -> DetectorFiles:
     folder = Path(__file__).parents[1] / "models" / "tiny_detector"
     if not (folder / "config.json").is_file():
         raise UserError(
             f"the embedded detector is not in {folder}: reinstall macco, or name another detector"
         )
-    return Source("transformers", folder)
+    return DetectorFiles("transformers", folder)
 
 
-def _groundingdino(name: str) -> Source:
+def _groundingdino(name: str) -> DetectorFiles:
     if name in OFFICIAL:
         release, config_name = OFFICIAL[name]
         weights, config = models_folder() / Path(release).name, official_config(config_name)
@@ -108,7 +108,7 @@ def _groundingdino(name: str) -> Source:
                 f"{weights} is not here: curl -L --create-dirs -o {weights} {RELEASES}{release} "
                 f"(or set {MODELS_VARIABLE} to the folder that has it)"
             )
-        return Source("groundingdino", weights, config, find_bert(weights.parent))
+        return DetectorFiles("groundingdino", weights, config, find_bert(weights.parent))
     path, _, config_path = name.partition("@")
     weights = Path(path).expanduser()
     if not weights.is_file():
@@ -117,12 +117,12 @@ def _groundingdino(name: str) -> Source:
         )
     if config_path and not Path(config_path).is_file():
         raise UserError(f"detector configuration {config_path} does not exist: give a .py file after the @")
-    return Source(
+    return DetectorFiles(
         "groundingdino", weights, Path(config_path) if config_path else None, find_bert(weights.parent)
     )
 
 
-def _transformers(name: str) -> Source:
+def _transformers(name: str) -> DetectorFiles:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         looks_local = name.startswith(("/", ".", "~")) or name.count("/") != 1
@@ -138,7 +138,7 @@ def _transformers(name: str) -> Source:
         raise UserError(f"{folder} holds a {kind} model: choose a checkpoint of {' or '.join(FAMILY)}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise UserError(f"{folder} has no weights: run hf download again, without a list of files")
-    return Source("transformers", folder)
+    return DetectorFiles("transformers", folder)
 
 
 def _cached(name: str, file_name: str) -> Path | None:

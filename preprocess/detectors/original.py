@@ -10,7 +10,7 @@ from torch import Tensor
 from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.canvas import ImageRule
 from macco.preprocess.detectors.compat import build_model
-from macco.preprocess.detectors.locate import OFFICIAL, Source, official_config
+from macco.preprocess.detectors.locate import OFFICIAL, DetectorFiles, official_config
 from macco.preprocess.detectors.prompts import Packer, PromptBatch
 
 # In the official files, but not in the model: a training head, and a counter that BERT used to store.
@@ -20,17 +20,17 @@ UNUSED = ("label_enc.weight", "bert.embeddings.position_ids")
 class OriginalNetwork:
     """GroundingDINO SwinT or SwinB with official weights."""
 
-    def __init__(self, source: Source, device: torch.device) -> None:
-        assert source.bert is not None
-        state = read_checkpoint(source.weights)
-        config = source.config or fitting_config(state)
-        model, settings = build_model(config, source.bert)
+    def __init__(self, files: DetectorFiles, device: torch.device) -> None:
+        assert files.bert is not None
+        state = read_checkpoint(files.weights)
+        config = files.config or fitting_config(state)
+        model, settings = build_model(config, files.bert)
         own = model.state_dict()
         missing = [key for key in own if key not in state and key not in UNUSED]
         wrong = [key for key, value in state.items() if key not in UNUSED and _shape(own, key) != value.shape]
         if missing or wrong:
             raise UserError(
-                f"{source.weights} does not fit {config.name}: {len(missing)} weights are missing "
+                f"{files.weights} does not fit {config.name}: {len(missing)} weights are missing "
                 f"{missing[:3]}, {len(wrong)} are unknown or of another size {wrong[:3]}; "
                 "name the right configuration after an @"
             )

@@ -1,16 +1,18 @@
 """Resized copies of a store's images, so that training decodes few pixels."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from io import BytesIO
+from typing import Any
 
 import pyarrow as pa
 from PIL.Image import Resampling
 
 from macco.pipeline.cache import CACHED, ImageCache
 from macco.pipeline.errors import UserError
-from macco.pipeline.pictures import ImageError, decode
+from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
 from macco.preprocess.sources import Shard
@@ -62,20 +64,16 @@ def _each(
 def cache_shard(store_url: str, out: str, shard: str, short_side: int, quality: int) -> tuple[str, int, int]:
     """Cache one shard; return its name, and how many images were written and left out."""
     store = Store.open(store_url)
-    record = store.shard(shard)["input"]
-    source = Shard(**{name: value for name, value in record.items() if name != "fingerprint"})
-    samples = store.table("samples", shard)
-    good = {row["key"] for row in samples.select(["key", "status"]).to_pylist() if row["status"] == OK}
+    samples = store.table("samples", shard).select(["key", "source", "member", "offset", "size", "status"])
+    good = {row["key"]: row for row in samples.to_pylist() if row["status"] == OK}
     jpegs = BytesIO()
     rows = []
-    for item in source.read():
-        if item.key not in good or item.image is None:
-            continue
+    for key, source, offset, encoded in _encoded(Shard.of(store.shard(shard)), good):
         try:
-            data = shrink(item.image, short_side, quality)
+            data = shrink(encoded, short_side, quality)
         except ImageError:
             continue
-        rows.append((shard, item.key, item.source, item.offset, jpegs.tell(), jpegs.write(data)))
+        rows.append((shard, key, source, offset, jpegs.tell(), jpegs.write(data)))
     ImageCache.open(out).commit(
         shard,
         jpegs.getvalue(),
@@ -84,9 +82,28 @@ def cache_shard(store_url: str, out: str, shard: str, short_side: int, quality: 
     return shard, len(rows), len(good) - len(rows)
 
 
+def _encoded(
+    shard: Shard | None, good: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, str, int | None, bytes]]:
+    """Key, source, offset and bytes of the images wanted, as far as they can be read: the shard's, in one stream.
+
+    Of an imported shard the rows alone say where its images lie.
+    """
+    if shard is None:
+        for key, row in good.items():
+            place = row["source"], row["member"], row["offset"], row["size"]
+            with suppress(OSError, KeyError):
+                yield key, row["source"], row["offset"], read_image_bytes(*place)
+        return
+    with suppress(OSError):  # the rest of a tar that has gone
+        for image in shard.read():
+            if image.key in good and image.image is not None:
+                yield image.key, image.source, image.offset, image.image
+
+
 def shrink(data: bytes, short_side: int, quality: int) -> bytes:
     """Re-encode an image as an upright RGB JPEG of at most that short side, in pixels. Raises ImageError."""
-    image = decode(data).image
+    image = decode(data, max_pixels=ANY_PIXELS).image
     scale = short_side / min(image.size)
     if scale < 1:
         size = math.ceil(image.width * scale), math.ceil(image.height * scale)

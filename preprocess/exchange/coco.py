@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.folder import put_file
-from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline.folder import new_folder, put_file
+from macco.pipeline.pictures import read_image_bytes
+from macco.pipeline.query import connect, dicts
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 
 # One row per image and box; equal boxes of several captions' phrases are one.
 _BOXES = """
@@ -80,26 +80,25 @@ def export_coco(store: Store, out: Path, threshold: float) -> int:
 
 def export_fiftyone(store: Store, out: Path, threshold: float) -> int:
     """Write a folder that FiftyOne opens as FiftyOneImageDetectionDataset: data/ with images, labels.json."""
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: choose a new --out")
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    labels: dict[str, list[dict[str, Any]]] = {}
-    classes: dict[str, int] = {}
-    for row, boxes in _images(store, threshold):
-        name = file_name(row)
-        try:
-            data = read_image_bytes(row["source"], row["member"], row["offset"], row["size"])
-        except (OSError, KeyError) as error:
-            raise UserError(f"the image of {row['key']} cannot be read again: {error}") from error
-        (out / "data" / name).write_bytes(data)
-        labels[os.path.splitext(name)[0]] = [
-            {
-                "label": classes.setdefault(box["lemma"], len(classes)),
-                "bounding_box": [box["x0"], box["y0"], box["x1"] - box["x0"], box["y1"] - box["y0"]],
-                "confidence": round(box["score"], 4),
-                "attributes": {"phrase": box["phrase"]},
-            }
-            for box in boxes
-        ]
-    put_file(out / "labels.json", json.dumps({"classes": list(classes), "labels": labels}).encode())
+    with new_folder(out) as folder:
+        (folder / "data").mkdir()
+        labels: dict[str, list[dict[str, Any]]] = {}
+        classes: dict[str, int] = {}
+        for row, boxes in _images(store, threshold):
+            name = file_name(row)
+            try:
+                data = read_image_bytes(row["source"], row["member"], row["offset"], row["size"])
+            except (OSError, KeyError) as error:
+                raise UserError(f"the image of {row['key']} cannot be read again: {error}") from error
+            (folder / "data" / name).write_bytes(data)
+            labels[os.path.splitext(name)[0]] = [
+                {
+                    "label": classes.setdefault(box["lemma"], len(classes)),
+                    "bounding_box": [box["x0"], box["y0"], box["x1"] - box["x0"], box["y1"] - box["y0"]],
+                    "confidence": round(box["score"], 4),
+                    "attributes": {"phrase": box["phrase"]},
+                }
+                for box in boxes
+            ]
+        put_file(folder / "labels.json", json.dumps({"classes": list(classes), "labels": labels}).encode())
     return len(labels)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from macco.pipeline.pictures import Decoded, ImageError, decode
-from macco.pipeline.schema import OK
+from macco.pipeline.schema import OK, Status
 from macco.pipeline.store import Store
 from macco.pipeline.urls import join
 from macco.preprocess.exchange.tsv import concepts_of, read_tsv
 from macco.preprocess.extraction.tables import Boxes, Row, ShardTables
-from macco.preprocess.sources import Item
+from macco.preprocess.sources import SourceImage
 
 ROWS_PER_SHARD = 1000
 
@@ -57,21 +57,22 @@ def _add(
 ) -> None:
     key = f"{line:09}"
     if row is None:
-        item = Item(key, (), None, path, status="bad_row", error=problem)
-        tables.add(item, None, [Row(0, place, None, "bad_row", problem)], [], {})
+        source = SourceImage(key, (), None, path, status=Status.BAD_ROW, error=problem)
+        tables.add(source, None, [Row(0, place, None, Status.BAD_ROW, problem)], {})
         return
-    source = join(root, row["filepath"])
-    status, error, image = OK, None, None
+    file = join(root, row["filepath"])
+    only, image = Row(0, place, row["title"]), None
     try:
-        image = decode(Path(source).read_bytes())
+        image = decode(Path(file).read_bytes())
     except OSError as bad:
-        status, error = "missing_image", str(bad)
+        only.status, only.error = Status.MISSING_IMAGE, str(bad)
     except ImageError as bad:
-        status, error = bad.status, str(bad)
-    item = Item(key, (row["title"],), None, source, row["filepath"], status=status, error=error)
+        only.status, only.error = bad.status, str(bad)
+    source = SourceImage(key, (row["title"],), None, file, row["filepath"])
     found = {} if image is None else dict(_boxes(row, image))
-    graphs = [concepts_of(row)] if status == OK else []
-    tables.add(item, image, [Row(0, place, row["title"], status, error)], graphs, found)
+    if only.status == OK:
+        only.graph = concepts_of(row)
+    tables.add(source, image, [only], found)
 
 
 def _boxes(row: dict[str, Any], image: Decoded) -> Iterator[tuple[str, Boxes]]:

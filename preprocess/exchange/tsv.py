@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from macco.pipeline.concept import Concept, Span
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.query import connect, dicts
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 from macco.preprocess.exchange.coco import file_name
 
 COLUMNS = (

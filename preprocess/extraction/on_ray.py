@@ -1,18 +1,22 @@
-"""The Ray actors of a run: CPU actors that parse, CPU or GPU actors that ground and commit."""
+"""A run on Ray: CPU actors parse, CPU or GPU actors ground and commit, and a loop hands them shards."""
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
-from macco.preprocess.config import ExtractConfig
-from macco.preprocess.extraction.run import Job, RunConfig
-from macco.preprocess.extraction.shard import Extractor, Graphs, parse_here
+from macco.preprocess.config import ExtractConfig, RunConfig
+from macco.preprocess.extraction.attempts import Attempts
+from macco.preprocess.extraction.shard import Extractor, Graphs, Job
+from macco.preprocess.graph.scene_graphs import SceneGraphs
 
+IN_FLIGHT = 2  # shards per actor: one at work, one waiting, so that the actor never idles
 OBJECT_STORE_BYTES = 200 * 2**20  # captions and graphs only: image bytes never enter it
 
 
@@ -20,29 +24,25 @@ class Parser:
     """Parses captions. Stateless, so Ray may restart it."""
 
     def __init__(self, config: ExtractConfig) -> None:
-        self._parse = parse_here(config)
+        self._graphs = SceneGraphs.load(config.parser, config.rules)
 
     def parse(self, captions: Sequence[str]) -> Graphs:
-        return self._parse(captions)()
+        return self._graphs.parse(captions)
 
 
 class Grounder:
     """Extracts shards: reads, has the captions parsed elsewhere, grounds, commits."""
 
     def __init__(self, store_url: str, config: ExtractConfig, parser: Any) -> None:
-        def parse(captions: Sequence[str]) -> Any:
-            ref = parser.parse.remote(captions)
-            return lambda: ray.get(ref)
-
         self._store = Store(store_url)
-        self._extractor = Extractor(config, parse)
+        self._extractor = Extractor(config, lambda captions: parser.parse.remote(captions).future())
 
     def ready(self) -> bool:
         """Return once the models are loaded."""
         return True
 
     def commit(self, job: Job) -> dict[str, int]:
-        return self._extractor.commit(self._store, job.shard, job.redo)
+        return self._extractor.commit(self._store, job)
 
 
 @dataclass
@@ -114,3 +114,67 @@ def start_actors(store_url: str, config: ExtractConfig, run: RunConfig, shards: 
         config = replace(config, device="cuda" if gpus else "cpu")
     parser = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=1)(Parser)
     return Actors(store_url, config, gpus, count, [parser.remote(config) for _ in range(parse_count)])
+
+
+@dataclass
+class _Actor:
+    """A grounding actor and what it has been given, oldest first."""
+
+    handle: Any
+    queue: deque[tuple[Any, Job | None]]  # (ref, job); the first ref asks "are you up?" and has no job
+
+
+def run_on_ray(
+    store: Store, todo: Sequence[Job], config: ExtractConfig, run: RunConfig, attempts: Attempts
+) -> None:
+    """Do every job; a shard that kills its actor is counted against that shard alone.
+
+    Raises UserError where no cluster answers, an actor cannot start, or the store cannot be written to.
+    """
+    pending = deque(todo)
+    start = start_actors(store.url, config, run, len(todo))
+    try:
+        actors = [_Actor(handle, deque([(handle.ready.remote(), None)])) for handle in start.all()]
+
+        def failed(job: Job, why: str) -> None:
+            if attempts.again(job, why):
+                pending.append(job)
+
+        stillborn = 0  # workers in a row that died before they were up
+        while pending or any(actor.queue for actor in actors):
+            for actor in actors:
+                while pending and len(actor.queue) < IN_FLIGHT:
+                    job = pending.popleft()
+                    actor.queue.append((actor.handle.commit.remote(job), job))
+            # An actor works in order, so only the first of its queue can be done.
+            first = {actor.queue[0][0]: actor for actor in actors if actor.queue}
+            done, _ = ray.wait(list(first), timeout=1.0)
+            for ref in done:
+                actor = first[ref]
+                _, started = actor.queue.popleft()
+                try:
+                    statuses = ray.get(ref)
+                    stillborn = 0
+                    if started is not None:
+                        attempts.progress.committed(statuses)
+                except RayTaskError as error:
+                    if isinstance(error.cause, UserError):
+                        raise error.cause from None
+                    if started is None:
+                        raise
+                    failed(started, str(error))
+                except RayActorError as error:
+                    if started is None:
+                        stillborn += 1
+                        if stillborn > run.retries:
+                            last = str(error).strip().splitlines()[-1]
+                            raise UserError(f"a worker cannot start: {last}") from error
+                    else:
+                        failed(started, f"the worker died: {error}")
+                    # What waited behind the shard that killed the actor is not to blame.
+                    pending.extendleft(waiting for _, waiting in reversed(actor.queue) if waiting is not None)
+                    actor.handle = start.one()
+                    actor.queue = deque([(actor.handle.ready.remote(), None)])
+            attempts.progress.tick()
+    finally:
+        start.stop()

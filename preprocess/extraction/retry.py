@@ -1,18 +1,20 @@
 """What to do again in a store: shards that were given up, samples that failed."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
+from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
-from macco.preprocess.extraction.run import Job
+from macco.preprocess.extraction.shard import Job
 from macco.preprocess.sources import Shard
 
 
 def failed_shards(store: Store) -> list[Job]:
     """The shards that were given up and are not committed."""
-    return [Job(_shard(store.failure(name)["input"])) for name in sorted(store.failed() - store.committed())]
+    return [Job(_shard(store.failure(name))) for name in sorted(store.failed() - store.committed())]
 
 
 def failed_samples(store: Store) -> list[Job]:
@@ -21,11 +23,11 @@ def failed_samples(store: Store) -> list[Job]:
     by_shard: dict[str, set[int]] = defaultdict(set)
     for shard, row in rows:
         by_shard[shard].add(row)
-    return [
-        Job(_shard(store.shard(name)["input"]), frozenset(redo)) for name, redo in sorted(by_shard.items())
-    ]
+    return [Job(_shard(store.shard(name)), frozenset(redo)) for name, redo in sorted(by_shard.items())]
 
 
-def _shard(described: dict[str, Any]) -> Shard:
-    fields = {name: value for name, value in described.items() if name != "fingerprint"}
-    return Shard(**fields | {"captions": tuple(fields["captions"])})
+def _shard(record: Mapping[str, Any]) -> Shard:
+    shard = Shard.of(record)
+    if shard is None:
+        raise UserError(f"shard {record['shard']} was imported, not extracted: import it again instead")
+    return shard

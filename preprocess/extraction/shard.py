@@ -1,60 +1,85 @@
 """One shard in, three Arrow tables out: read, decode, parse, ground. The unit of work, retry and resume."""
 
 import platform
-import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL.Image import Image
 
-from macco.pipeline.concept import Concept
 from macco.pipeline.pictures import Decoded, ImageError, decode
-from macco.pipeline.schema import OBJECT, OK, TABLES
+from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status
 from macco.pipeline.store import Store
 from macco.pipeline.urls import fingerprint
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections
 from macco.preprocess.extraction.tables import Found, Row, ShardTables
 from macco.preprocess.graph.refusal import caption_status
-from macco.preprocess.sources import Item, Shard
+from macco.preprocess.sources import Shard, SourceImage
 
-CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read meanwhile
+CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
 
 Graphs = list[list[Concept]]
-# Starts parsing captions; what it returns waits for their graphs.
-Parse = Callable[[Sequence[str]], Callable[[], Graphs]]
+Parse = Callable[[Sequence[str]], "Future[Graphs]"]  # starts parsing captions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to do, or, of a committed shard, the rows to do again."""
+
+    shard: Shard
+    redo: frozenset[int] | None = None
 
 
 def parse_here(config: ExtractConfig) -> Parse:
-    """Parse in this process."""
-    from macco.preprocess.graph.language import load_pipeline
+    """Parse in a thread of this process."""
     from macco.preprocess.graph.scene_graphs import SceneGraphs
 
-    graphs = SceneGraphs(load_pipeline(config.parser), rules=config.rules)
+    graphs = SceneGraphs.load(config.parser, config.rules)
+    thread = ThreadPoolExecutor(1, "macco-parse")
+    return lambda captions: thread.submit(graphs.parse, captions)
 
-    def parse(captions: Sequence[str]) -> Callable[[], Graphs]:
-        return lambda: graphs.parse(captions)
 
-    return parse
+@dataclass
+class _Picture:
+    """One image of a shard with its captions; `found` comes last."""
+
+    source: SourceImage
+    rows: list[Row]
+    image: Decoded | None = None
+    found: Found = field(default_factory=dict)
+
+    def good(self) -> list[Row]:
+        return [row for row in self.rows if row.status == OK]
+
+    def refuse(self, status: Status, error: str) -> None:
+        """Nothing can be done with those rows that were good so far."""
+        for row in self.good():
+            row.status, row.error = status, error
+
+    def phrases(self) -> list[str]:
+        """What the detector is asked about this image, for all its captions."""
+        graphs = (row.graph for row in self.good())
+        return list(
+            dict.fromkeys(c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase)
+        )
 
 
 @dataclass
 class _Chunk:
-    """Some images of a shard: read and decoded, their captions being parsed."""
+    """Some images of a shard, whose captions are being parsed: those of `rows`, in order."""
 
-    items: list[Item]
-    images: list[Decoded | None]
-    rows: list[list[Row]]
-    graphs: Callable[[], Graphs]  # of the rows that are ok, in order
+    pictures: list[_Picture]
+    rows: list[Row]
+    graphs: "Future[Graphs]"
 
 
 class Extractor:
@@ -75,21 +100,22 @@ class Extractor:
             max_boxes_per_phrase=config.max_boxes,
         )
 
-    def commit(self, store: Store, shard: Shard, redo: Collection[int] | None = None) -> dict[str, int]:
+    def commit(self, store: Store, job: Job) -> dict[str, int]:
         """Extract a shard into the store; return its samples by status.
 
-        With `redo`, only those rows are extracted, and the rest is taken from what the store holds.
+        Of a job with `redo` only those rows are extracted, and the rest is taken from what the store holds.
         """
+        shard, redo = job.shard, job.redo
         tables, record = self.extract(shard, redo)
         if redo is not None:
             tables = _merge({name: store.table(name, shard.name) for name in TABLES}, tables, redo)
             # Until it is committed again the shard is no longer there: `retry` is to find it after a kill.
             store.fail(
-                shard.name, {"shard": shard.name, "input": asdict(shard), "tries": 0, "error": "interrupted"}
+                shard.name, {"shard": shard.name, "input": shard.record(), "tries": 0, "error": "interrupted"}
             )
         statuses = Counter(tables["samples"]["status"].to_pylist())
-        record |= {"samples": tables["samples"].num_rows, "concepts": tables["concepts"].num_rows}
-        record |= {"boxes": tables["boxes"].num_rows, "statuses": dict(sorted(statuses.items()))}
+        record |= {name: table.num_rows for name, table in tables.items()}
+        record |= {"statuses": dict(sorted(statuses.items()))}
         store.commit(shard.name, tables, record)
         return dict(statuses)
 
@@ -102,28 +128,18 @@ class Extractor:
         tables = ShardTables(shard.dataset, shard.name)
         for chunk in _ahead(self._chunks(shard, only, clock)):
             with clock("parse"):
-                graphs = iter(chunk.graphs())
-            ready = [
-                (item, image, [row for row in group if row.status == OK])
-                for item, image, group in zip(chunk.items, chunk.images, chunk.rows, strict=True)
-            ]
-            concepts = [[next(graphs) for _ in ok] for _, _, ok in ready]
+                for row, graph in zip(chunk.rows, chunk.graphs.result(), strict=True):
+                    row.graph = graph
             with clock("ground"):
-                boxes = self._ground([image for _, image, _ in ready], concepts)
+                self._ground(chunk.pictures)
             with clock("rows"):
-                for (item, image, ok), group, graph, found in zip(
-                    ready, chunk.rows, concepts, boxes, strict=True
-                ):
-                    if isinstance(found, Exception):
-                        for row in ok:
-                            row.status, row.error = "grounding_failed", f"{type(found).__name__}: {found}"
-                        tables.add(item, image, group, [], {})
-                    else:
-                        tables.add(item, image, group, graph, found)
+                for picture in chunk.pictures:
+                    tables.add(picture.source, picture.image, picture.rows, picture.found)
         record = {
             "shard": shard.name,
             "dataset": shard.dataset,
-            "input": asdict(shard) | {"fingerprint": fingerprint(shard.url)},
+            "input": shard.record() | {"fingerprint": fingerprint(shard.url)},
+            "max_side": self.detector.max_side,
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
             | {"python": platform.python_version()},
@@ -131,63 +147,52 @@ class Extractor:
         return tables.finish(), record
 
     def _chunks(self, shard: Shard, only: Collection[int] | None, clock: "_Clock") -> Iterator[_Chunk]:
-        numbered = self._number(shard, only)
+        numbered = self._numbered(shard, only)
         while True:
             with clock("read"):
-                part = list(islice(numbered, CHUNK))
-            if not part:
+                pictures = list(islice(numbered, CHUNK))
+            if not pictures:
                 return
             with clock("decode"):
-                images = [self._decode(item, group) for item, group in part]
-            captions = [row.caption for _, group in part for row in group if row.status == OK]
-            items, groups = [item for item, _ in part], [group for _, group in part]
-            yield _Chunk(items, images, groups, self.parse([caption or "" for caption in captions]))
+                for picture in pictures:
+                    self._decode(picture)
+            rows = [row for picture in pictures for row in picture.good()]
+            yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows]))
 
-    def _number(self, shard: Shard, only: Collection[int] | None) -> Iterator[tuple[Item, list[Row]]]:
-        number = 0
-        for item in shard.read():
-            group = []
-            for caption_id, (caption, status, error) in enumerate(item.rows()):
-                if status == OK and (bad := caption_status(caption, self.config.max_caption_chars)):
-                    status, error = bad
-                group.append(Row(caption_id, number, caption, status, error))
-                number += 1
+    def _numbered(self, shard: Shard, only: Collection[int] | None) -> Iterator[_Picture]:
+        number = count()
+        for source in shard.read():
+            rows = [Row(caption_id, next(number), *row) for caption_id, row in enumerate(source.rows())]
             if only is not None:
-                group = [row for row in group if row.number in only]
-            if group:
-                yield item, group
+                rows = [row for row in rows if row.number in only]
+            for row in rows:
+                if row.status == OK and (bad := caption_status(row.caption, self.config.max_caption_chars)):
+                    row.status, row.error = bad
+            if rows:
+                yield _Picture(source, rows)
 
-    def _decode(self, item: Item, group: list[Row]) -> Decoded | None:
-        if item.status != OK or item.image is None:
-            return None
-        try:
-            return decode(item.image, max_pixels=self.config.max_pixels, max_side=self.detector.max_side)
-        except ImageError as error:
-            for row in group:
-                row.status, row.error = error.status, str(error)
-            return None
+    def _decode(self, picture: _Picture) -> None:
+        source = picture.source
+        if source.status == OK and source.image is not None:
+            try:
+                picture.image = decode(
+                    source.image, max_pixels=self.config.max_pixels, max_side=self.detector.max_side
+                )
+            except ImageError as error:
+                for row in picture.rows:
+                    row.status, row.error = error.status, str(error)
 
-    def _ground(
-        self, images: Sequence[Decoded | None], concepts: Sequence[Sequence[Sequence[Concept]]]
-    ) -> list[Found | Exception]:
-        """Boxes by phrase for each image, or why there are none; all phrases of an image are asked at once."""
-        phrases = [
-            list(dict.fromkeys(c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase))
-            for graphs in concepts
-        ]
-        pairs = [
-            (image.image, asked) for image, asked in zip(images, phrases, strict=True) if image and asked
-        ]
-        results = iter(self._detect([picture for picture, _ in pairs], [asked for _, asked in pairs]))
-        found: list[Found | Exception] = []
-        for image, asked in zip(images, phrases, strict=True):
-            result = next(results) if image and asked else None
-            if result is None or isinstance(result, Exception):
-                found.append(result or {})
+    def _ground(self, pictures: Sequence[_Picture]) -> None:
+        """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
+        asked = [(picture, picture.image.image, picture.phrases()) for picture in pictures if picture.image]
+        asked = [one for one in asked if one[2]]
+        results = self._detect([image for _, image, _ in asked], [phrases for _, _, phrases in asked])
+        for (picture, _, phrases), result in zip(asked, results, strict=True):
+            if isinstance(result, Exception):
+                picture.refuse(Status.GROUNDING_FAILED, f"{type(result).__name__}: {result}")
                 continue
-            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(asked)}
-            found.append({phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()})
-        return found
+            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(phrases)}
+            picture.found = {phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()}
 
     def _detect(self, pictures: list[Image], phrases: list[list[str]]) -> list[Detections | Exception]:
         """Detect in all pictures at once; where that fails, one by one, so that only the bad ones fail."""
@@ -244,34 +249,8 @@ class _Clock:
 
 def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
     """Prepare the next chunk in a thread while the caller works on this one."""
-    ready: queue.Queue[_Chunk | BaseException | None] = queue.Queue(maxsize=1)
-    stop = threading.Event()
-
-    def put(value: _Chunk | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(value, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def fill() -> None:
-        try:
-            for chunk in chunks:
-                put(chunk)
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=fill, name="macco-read", daemon=True)
-    thread.start()
-    try:
-        while (chunk := ready.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
+    with ThreadPoolExecutor(1, "macco-read") as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
             yield chunk
-    finally:
-        stop.set()
-        thread.join()

@@ -8,11 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from macco.pipeline.concept import Concept
-from macco.pipeline.dhash import dhash
-from macco.pipeline.pictures import Decoded
-from macco.pipeline.schema import OBJECT, OK, TABLES, sample_id
-from macco.preprocess.sources import Item
+from macco.pipeline.pictures import Decoded, dhash
+from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status, sample_id
+from macco.preprocess.sources import SourceImage
 
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores
 Found = dict[str, Boxes]  # of one image, by phrase
@@ -22,13 +20,14 @@ _CONSTANT = ("dataset", "shard")
 
 @dataclass
 class Row:
-    """One (image, caption) on its way to the table `samples`."""
+    """One (image, caption) on its way to the table `samples`, with the concepts of a caption that is ok."""
 
     caption_id: int
     number: int  # place in the shard
     caption: str | None
-    status: str
-    error: str | None
+    status: Status = OK
+    error: str | None = None
+    graph: Sequence[Concept] = ()
 
 
 class ShardTables:
@@ -39,26 +38,18 @@ class ShardTables:
         self.shard = shard
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
 
-    def add(
-        self,
-        item: Item,
-        image: Decoded | None,
-        rows: Sequence[Row],
-        graphs: Sequence[Sequence[Concept]],
-        found: Found,
-    ) -> None:
-        """Add one image: all its rows, and the graphs of those that are ok, in the same order."""
-        remaining = iter(graphs)
+    def add(self, source: SourceImage, image: Decoded | None, rows: Sequence[Row], found: Found) -> None:
+        """Add one image: all its rows, and the graphs of those that are ok."""
         size = (None, None) if image is None else (image.width, image.height)
         code = None if image is None else dhash(image.image)
         for row in rows:
-            name = sample_id(self.dataset, self.shard, item.key, row.caption_id)
-            ids = (name, item.key, row.caption_id)
-            place = (item.source, item.member, item.offset, item.size, code)
+            name = sample_id(self.dataset, self.shard, source.key, row.caption_id)
+            ids = (name, source.key, row.caption_id)
+            place = (source.source, source.member, source.offset, source.size, code)
             sample = (*ids, row.number, row.caption, *size, *place, row.status, row.error)
             self._rows["samples"].append(sample)
             if row.status == OK:
-                self._add_graph(ids, row.caption or "", next(remaining), found)
+                self._add_graph(ids, row.caption or "", row.graph, found)
 
     def _add_graph(
         self, ids: tuple[str, str, int], caption: str, graph: Sequence[Concept], found: Found

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from macco.preprocess.config import ExtractConfig
-from macco.preprocess.graph.refusal import caption_status
+from macco.preprocess.graph.refusal import CaptionError, caption_status, text_of
 from macco.preprocess.graph.show import render, to_json
 
 BATCH = 256  # captions parsed together
@@ -16,28 +15,21 @@ def parse_lines(captions: Iterable[str | bytes], *, parser: str, rules: str, as_
 
     Bytes (lines of standard input) must be UTF-8; a trailing line break is not part of the caption.
     """
-    from macco.preprocess.extraction.shard import parse_here
+    from macco.preprocess.graph.scene_graphs import SceneGraphs
 
-    parse = parse_here(ExtractConfig(parser=parser, rules=rules))
+    scenes = SceneGraphs.load(parser, rules)
     source = iter(captions)
     while batch := [_text(line) for line in islice(source, BATCH)]:
-        texts = [text for text in batch if text is not None and not caption_status(text)]
-        graphs = iter(parse(texts)())
-        for text in batch:
-            bad = ("bad_encoding", "the line is not UTF-8") if text is None else caption_status(text)
+        refused = [text if isinstance(text, CaptionError) else caption_status(text) for text in batch]
+        texts = ["" if isinstance(text, CaptionError) else text for text in batch]
+        graphs = iter(scenes.parse([text for text, bad in zip(texts, refused, strict=True) if not bad]))
+        for text, bad in zip(texts, refused, strict=True):
             if as_json:
-                value = to_json(text or "", [] if bad else next(graphs))
-                yield json.dumps(
-                    value | ({"status": bad[0], "error": bad[1]} if bad else {}), ensure_ascii=False
-                )
+                value = to_json(text, [] if bad else next(graphs))
+                yield json.dumps(value | (bad._asdict() if bad else {}), ensure_ascii=False)
             else:
-                yield f"{text or ''}\n  {bad[0]}: {bad[1]}\n" if bad else render(text or "", next(graphs))
+                yield f"{text}\n  {bad.status}: {bad.error}\n" if bad else render(text, next(graphs))
 
 
-def _text(line: str | bytes) -> str | None:
-    if isinstance(line, str):
-        return line
-    try:
-        return line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        return None
+def _text(line: str | bytes) -> str | CaptionError:
+    return line if isinstance(line, str) else text_of(line.rstrip(b"\r\n"))

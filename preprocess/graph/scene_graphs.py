@@ -13,9 +13,9 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from macco.pipeline.aligned import Aligned
-from macco.pipeline.concept import Concept, Span
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
+from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.lexicon import BE
 from macco.preprocess.graph.reading import places, read, readable
 from macco.preprocess.graph.repairs import repair
@@ -45,6 +45,11 @@ class SceneGraphs:
         self.rules = parser.unwrapped.parse
         # The rules copy their relations deeply: flat dicts, so that a shallow copy is as good, at a tenth of the time.
         library.deepcopy = copy.copy
+
+    @classmethod
+    def load(cls, parser: str, rules: str) -> "SceneGraphs":
+        """With a pipeline by its name (see `load_pipeline`)."""
+        return cls(load_pipeline(parser), rules=rules)
 
     def parse(self, captions: Sequence[str]) -> list[list[Concept]]:
         """The concepts of each caption; equal captions are parsed once."""

@@ -5,8 +5,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from macco.pipeline.concept import Concept
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept
 
 # kind -> (mark under its words, mark under its head, what the line is called)
 MARKS = {

@@ -2,28 +2,47 @@
 
 import base64
 import io
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
+from markupsafe import Markup, escape
+
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.pipeline.image_bytes import read_image_bytes
-from macco.pipeline.pictures import ImageError, decode
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, OK, RELATION
+from macco.pipeline.pictures import ImageError, decode, read_image_bytes
+from macco.pipeline.query import connect, dicts
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 
 SIDE = 480  # pixels of an image's long side on the page
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
-_STYLE = """
+_PAGE = """<!doctype html><meta charset=utf-8><title>{{ store }}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; background: #fafafa; color: #222 }
 figure { display: inline-block; vertical-align: top; width: 480px; margin: 0 1.5em 2em 0 }
 figure > div { position: relative } img { width: 100%; display: block }
 svg { position: absolute; inset: 0; width: 100%; height: 100% }
 .object { border-bottom: 2px solid #4363d8 } .attribute { background: #ffe9a8 } .relation { background: #cdeccd }
 small { color: #777 }
+</style><h1>{{ store }}</h1>
+{% for kind in kinds %}<p><span class={{ kind }}>{{ kind }}</span>{% endfor %}
+{% for figure in figures %}
+<figure><div>
+{% if figure.jpeg %}<img src="data:image/jpeg;base64,{{ figure.jpeg }}">
+{% else %}<p>no image: {{ figure.lost }}</p>{% endif %}
+<svg>{% for box in figure.boxes %}
+<rect x="{{ box.x }}%" y="{{ box.y }}%" width="{{ box.width }}%" height="{{ box.height }}%" fill="none"
+ stroke="{{ figure.colours[box.phrase] }}" stroke-width="2"><title>{{ box.phrase }} {{ box.score }}</title></rect>
+{% endfor %}</svg></div>
+<small>{{ figure.name }}</small>
+{% for phrase, colour in figure.colours.items() -%}
+{{ ", " if not loop.first }}<b style="color:{{ colour }}">{{ phrase }}</b>
+{%- endfor %}
+{% if figure.status != "ok" %}<p><b>{{ figure.status }}</b>: {{ figure.error or "" }}</p>{% endif %}
+{% for caption in figure.captions %}<p>{{ caption }}</p>{% endfor %}
+</figure>
+{% endfor %}
 """
 
 
@@ -55,48 +74,54 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
     for shard, key, *box in connection.execute(query, [threshold, ids]).fetchall():
         boxes.setdefault((shard, key), []).append(tuple(box))
     figures = [_figure(row, concepts, boxes.get((row[1], row[2]), [])) for row in rows]
-    legend = "".join(f"<p><span class={kind}>{kind}</span>" for kind in (OBJECT, ATTRIBUTE, RELATION))
-    page = f"<!doctype html><meta charset=utf-8><title>{escape(store.url)}</title><style>{_STYLE}</style>"
-    put_file(out, f"{page}<h1>{escape(store.url)}</h1>{legend}{''.join(figures)}".encode())
+    page = Environment(autoescape=True).from_string(_PAGE)
+    kinds = (OBJECT, ATTRIBUTE, RELATION)
+    put_file(out, page.render(store=store.url, kinds=kinds, figures=figures).encode())
     return len(rows)
 
 
 def _figure(
     row: tuple[Any, ...], concepts: dict[str, list[dict[str, Any]]], boxes: list[tuple[Any, ...]]
-) -> str:
+) -> dict[str, Any]:
     dataset, shard, key, source, member, offset, size, status, error, ids, captions = row
-    colours = {
-        phrase: COLOURS[i % len(COLOURS)] for i, phrase in enumerate(dict.fromkeys(box[0] for box in boxes))
+    phrases = dict.fromkeys(box[0] for box in boxes)
+    jpeg, lost = _jpeg(source, member, offset, size)
+    return {
+        "name": f"{dataset}/{shard}/{key}",
+        "jpeg": jpeg,
+        "lost": lost,
+        "status": status,
+        "error": error,
+        "colours": {phrase: COLOURS[i % len(COLOURS)] for i, phrase in enumerate(phrases)},
+        "boxes": [
+            {
+                "phrase": phrase,
+                "score": f"{score:.2f}",
+                "x": f"{100 * x0:.2f}",
+                "y": f"{100 * y0:.2f}",
+                "width": f"{100 * (x1 - x0):.2f}",
+                "height": f"{100 * (y1 - y0):.2f}",
+            }
+            for phrase, x0, y0, x1, y1, score in boxes
+        ],
+        "captions": [
+            _marked(text or "", concepts.get(name, [])) for name, text in zip(ids, captions, strict=True)
+        ],
     }
-    drawn = "".join(
-        f'<rect x="{100 * x0:.2f}%" y="{100 * y0:.2f}%" width="{100 * (x1 - x0):.2f}%" height="{100 * (y1 - y0):.2f}%" '
-        f'fill="none" stroke="{colours[phrase]}" stroke-width="2"><title>{escape(phrase)} {score:.2f}</title></rect>'
-        for phrase, x0, y0, x1, y1, score in boxes
-    )
-    named = ", ".join(f'<b style="color:{colour}">{escape(phrase)}</b>' for phrase, colour in colours.items())
-    texts = "".join(
-        f"<p>{_marked(text or '', concepts.get(name, []))}</p>"
-        for name, text in zip(ids, captions, strict=True)
-    )
-    problem = "" if status == OK else f"<p><b>{escape(status)}</b>: {escape(error or '')}</p>"
-    picture = _picture(source, member, offset, size)
-    return (
-        f"<figure><div>{picture}<svg>{drawn}</svg></div><small>{escape(f'{dataset}/{shard}/{key}')}</small> {named}"
-        f"{problem}{texts}</figure>"
-    )
 
 
-def _picture(source: str, member: str | None, offset: int | None, size: int | None) -> str:
+def _jpeg(source: str, member: str | None, offset: int | None, size: int | None) -> tuple[str, str]:
+    """A picture as base64, or why there is none."""
     try:
         image = decode(read_image_bytes(source, member, offset, size), max_side=SIDE).image
     except (OSError, KeyError, ImageError) as error:
-        return f"<p>no image: {escape(str(error))}</p>"
+        return "", str(error)
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return base64.b64encode(data.getvalue()).decode(), ""
 
 
-def _marked(caption: str, concepts: list[dict[str, Any]]) -> str:
+def _marked(caption: str, concepts: list[dict[str, Any]]) -> Markup:
     """The caption with its concepts as nested spans."""
     opening: dict[int, str] = {}
     closing: dict[int, str] = {}
@@ -107,4 +132,4 @@ def _marked(caption: str, concepts: list[dict[str, Any]]) -> str:
     out = []
     for place in range(len(caption) + 1):
         out.append(closing.get(place, "") + opening.get(place, "") + escape(caption[place : place + 1]))
-    return "".join(out)
+    return Markup("".join(out))

@@ -1,17 +1,18 @@
-"""Where images and captions come from: `plan` names the shards, `Shard.read` yields their Items."""
+"""Where images and captions come from: `plan` names the shards, `Shard.read` yields their SourceImages."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.urls import expand, folder, plain, stem
-from macco.preprocess.sources import tables, tar
-from macco.preprocess.sources.item import CaptionError, Item
+from macco.preprocess.sources import tables
 from macco.preprocess.sources.manifest import load_manifest
+from macco.preprocess.sources.shard import Shard
+from macco.preprocess.sources.source_image import SourceImage
 
-__all__ = ["FORMATS", "CaptionError", "Item", "Shard", "plan", "plan_manifest"]
+__all__ = ["FORMATS", "Shard", "SourceImage", "plan", "plan_manifest"]
 
 FORMATS: Final = ("auto", "webdataset", "table", "coco", "parquet")
 
@@ -24,31 +25,6 @@ _BY_NAME = {
     ".json": "coco",
     ".parquet": "parquet",
 }
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The unit of work: a tar, or the images [start, stop) of a table. Small: it travels to workers."""
-
-    dataset: str
-    name: str  # unique within the dataset; a file name
-    url: str
-    format: str
-    captions: tuple[str, ...] = ()  # fields; () stands for the format's usual ones
-    image: str | None = None  # field, or for tars the extensions in order of preference: "jpg;png"
-    key: str | None = None  # field whose equal values make one image of several rows
-    image_root: str | None = None  # folder or URL that relative image paths start from
-    start: int = 0
-    stop: int | None = None
-
-    def read(self) -> Iterator[Item]:
-        """Yield an Item for each image, and for each thing that should have been one."""
-        if self.format == "webdataset":
-            return tar.read(self.url, self.captions, self.image)
-        return tables.read(self._table(), self.start, self.stop)
-
-    def _table(self) -> tables.Source:
-        return tables.Source(self.url, self.format, self.captions, self.image, self.key, self.image_root)
 
 
 def plan(
@@ -157,6 +133,6 @@ def _split(file: Shard, rows: int) -> Iterator[Shard]:
     if file.format == "webdataset":
         yield file
         return
-    count = tables.count(file._table())
+    count = tables.count(file.table())
     for number, start in enumerate(range(0, max(count, 1), rows)):
         yield replace(file, name=f"{file.name}-{number:05}", start=start, stop=min(start + rows, count))

@@ -15,8 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.schema import Status
 from macco.pipeline.urls import folder, join, open_url
-from macco.preprocess.sources.item import MAX_BYTES, CaptionError, Item, captions_of
+from macco.preprocess.graph.refusal import CaptionError, captions_of
+from macco.preprocess.sources.source_image import MAX_BYTES, SourceImage
 
 # Looked for in this order where no field is named: open_clip's names first.
 IMAGE_FIELDS: Final = ("filepath", "image", "jpg", "image_path", "path", "file_name")
@@ -26,7 +28,7 @@ _BATCH = 64  # images of a Parquet file in memory at a time
 
 
 @dataclass(frozen=True)
-class Source:
+class Table:
     """A table and how to read it; None and () stand for the usual fields."""
 
     url: str
@@ -51,13 +53,13 @@ class _Index:
     broken: list[tuple[int, str]]  # line number and problem of rows that do not fit the header
 
 
-def count(source: Source) -> int:
+def count(source: Table) -> int:
     """Return the number of Items of a table."""
     index = _index(source)
     return len(index.starts) - 1 + len(index.broken)
 
 
-def read(source: Source, start: int, stop: int | None) -> Iterator[Item]:
+def read(source: Table, start: int, stop: int | None) -> Iterator[SourceImage]:
     """Yield the images [start, stop) of a table, in the order in which they first appear.
 
     Rows of one image need not be neighbours. Rows that do not fit the header come last, as "bad_row".
@@ -86,35 +88,39 @@ def read(source: Source, start: int, stop: int | None) -> Iterator[Item]:
         yield _item(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root)
     end = images + len(index.broken) if stop is None else stop
     for line, problem in index.broken[max(0, start - images) : max(0, end - images)]:
-        yield Item(f"line-{line}", (), None, source.url, status="bad_row", error=problem)
+        yield SourceImage(f"line-{line}", (), None, source.url, status=Status.BAD_ROW, error=problem)
 
 
 def _item(
     key: str, captions: tuple[str | CaptionError, ...], picture: Any, cell: str, url: str, root: str
-) -> Item:
-    """Make an Item of bytes (in `cell`, "column/row"), of Hugging Face's {bytes, path}, or of a path."""
+) -> SourceImage:
+    """Make an SourceImage of bytes (in `cell`, "column/row"), of Hugging Face's {bytes, path}, or of a path."""
     if isinstance(picture, dict):
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes) and len(picture) > MAX_BYTES:
         words = f"{len(picture)} bytes; the limit is {MAX_BYTES}"
-        return Item(key, captions, None, url, cell, None, len(picture), "member_too_large", words)
+        return SourceImage(key, captions, None, url, cell, None, len(picture), Status.MEMBER_TOO_LARGE, words)
     if isinstance(picture, bytes) and picture:
-        return Item(key, captions, picture, url, cell, None, len(picture))
+        return SourceImage(key, captions, picture, url, cell, None, len(picture))
     if not picture:
-        return Item(key, captions, None, url, cell, status="missing_image", error="the image field is empty")
+        return SourceImage(
+            key, captions, None, url, cell, status=Status.MISSING_IMAGE, error="the image field is empty"
+        )
     source = join(root, picture)
     try:
         with open_url(source) as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         words = f"no file {source}"
-        return Item(key, captions, None, source, picture, status="missing_image", error=words)
+        return SourceImage(key, captions, None, source, picture, status=Status.MISSING_IMAGE, error=words)
     except (OSError, ValueError) as error:  # a folder, no permission, a name that cannot be one
-        return Item(key, captions, None, source, picture, status="unreadable_image", error=str(error))
+        return SourceImage(
+            key, captions, None, source, picture, status=Status.UNREADABLE_IMAGE, error=str(error)
+        )
     if len(data) > MAX_BYTES:
         words = f"more than {MAX_BYTES} bytes"
-        return Item(key, captions, None, source, picture, status="member_too_large", error=words)
-    return Item(key, captions, data, source, picture, None, len(data))
+        return SourceImage(key, captions, None, source, picture, status=Status.MEMBER_TOO_LARGE, error=words)
+    return SourceImage(key, captions, data, source, picture, None, len(data))
 
 
 def _text(value: Any) -> str:
@@ -128,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _index(source: Source) -> _Index:
+def _index(source: Table) -> _Index:
     load = {"table": _delimited, "parquet": _parquet, "coco": _coco}[source.format]
     try:
         return load(source)
@@ -143,7 +149,7 @@ def _index(source: Source) -> _Index:
         raise UserError(f"cannot read {source.url} as {source.format}: {problem}") from error
 
 
-def _delimited(source: Source) -> _Index:
+def _delimited(source: Table) -> _Index:
     delimiter = "," if source.url.lower().endswith(".csv") else "\t"
     with open_url(source.url) as stream:
         header = next(
@@ -178,7 +184,7 @@ def _delimited(source: Source) -> _Index:
     return _grouped(table, captions, image, key or image, embedded=False, broken=broken)
 
 
-def _parquet(source: Source) -> _Index:
+def _parquet(source: Table) -> _Index:
     with open_url(source.url) as stream:
         schema = pq.read_schema(stream)
         image, captions, key = _fields(source, schema.names)
@@ -194,7 +200,7 @@ def _parquet(source: Source) -> _Index:
     )
 
 
-def _coco(source: Source) -> _Index:
+def _coco(source: Table) -> _Index:
     with open_url(source.url) as stream:
         document = json.load(stream)
     try:
@@ -219,7 +225,7 @@ def _coco(source: Source) -> _Index:
     return _grouped(pa.table(columns), ("caption",), "file_name", "id", embedded=False, broken=[])
 
 
-def _fields(source: Source, columns: Sequence[str]) -> tuple[str, tuple[str, ...], str | None]:
+def _fields(source: Table, columns: Sequence[str]) -> tuple[str, tuple[str, ...], str | None]:
     def usual(names: Sequence[str], option: str) -> str:
         for name in names:
             if name in columns:

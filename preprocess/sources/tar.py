@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from macco.pipeline.schema import OK, Status
 from macco.pipeline.urls import exists, folder, join, open_url, stem
-from macco.preprocess.sources.item import IMAGE, MAX_BYTES, CaptionError, Item, captions_of
+from macco.preprocess.graph.refusal import CaptionError, captions_of
+from macco.preprocess.sources.source_image import IMAGE, MAX_BYTES, SourceImage
 
 MAX_HEADER: Final = 2**20  # bytes of an extended header: it holds a long name, not a payload
 
@@ -53,7 +55,7 @@ class _Sample:
     members: dict[str, Member] = field(default_factory=dict)  # by extension, lower case
 
 
-def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Item]:
+def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[SourceImage]:
     """Yield the samples of a tar in order, then one row for what is lost, if anything is.
 
     Neighbours that share a key (the name up to the first dot of its last part) are one sample.
@@ -73,7 +75,7 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Ite
             key = _unused(item.key, seen)
             if key != item.key:
                 words = f"{item.key!r} was already in this tar"
-                item = replace(item, key=key, image=None, status="duplicate_key", error=words)
+                item = replace(item, key=key, image=None, status=Status.DUPLICATE_KEY, error=words)
             seen.add(key)
             yield item
     except TarDamageError as error:
@@ -83,13 +85,15 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Ite
     if damage is not None or (expected is not None and expected > read):
         lost = "an unknown number of" if expected is None else max(0, expected - read)
         words = f"{damage or 'the tar holds less than was downloaded'}: {read} samples read, {lost} lost"
-        yield Item(_unused("#lost", seen), (), None, url, status="truncated_tar", error=words)
+        yield SourceImage(_unused("#lost", seen), (), None, url, status=Status.TRUNCATED_TAR, error=words)
     for row in failed:
         key = str(row["key"])
         if key not in seen:
             seen.add(key)
             words = f"{row['status']}: {row.get('error_message')}"
-            yield Item(key, captions_of(row.get("caption")), None, url, status="download_failed", error=words)
+            yield SourceImage(
+                key, captions_of(row.get("caption")), None, url, status=Status.DOWNLOAD_FAILED, error=words
+            )
 
 
 def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -191,7 +195,7 @@ def _samples(url: str, kinds: tuple[str, ...], compression: str | None) -> Itera
             yield sample
 
 
-def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> Item:
+def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> SourceImage:
     found = sample.members
     picture = next((found[kind] for kind in kinds if kind in found), None)
     texts = [found[kind] for kind in ("txt", "json") if kind in found]
@@ -201,41 +205,47 @@ def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, .
         (one.name for one in found.values() if one.name[0] == "/" or ".." in one.name.split("/")), None
     )
     if unsafe is not None:
-        status, error = "unsafe_name", f"{unsafe!r} leads out of the tar"
+        status, error = Status.UNSAFE_NAME, f"{unsafe!r} leads out of the tar"
     elif huge is not None:
-        status, error = "member_too_large", f"{huge.name!r} has {huge.size} bytes; the limit is {MAX_BYTES}"
+        status, error = (
+            Status.MEMBER_TOO_LARGE,
+            f"{huge.name!r} has {huge.size} bytes; the limit is {MAX_BYTES}",
+        )
     elif picture is None:
-        status, error = "missing_image", f"no {'/'.join(kinds)} among {', '.join(found)}"
+        status, error = Status.MISSING_IMAGE, f"no {'/'.join(kinds)} among {', '.join(found)}"
     image = picture.data if picture is not None and unsafe is None else None
     if picture is None:
-        return Item(sample.key, captions, None, url, status=status, error=error)
-    return Item(sample.key, captions, image, url, picture.name, picture.offset, picture.size, status, error)
+        return SourceImage(sample.key, captions, None, url, status=status, error=error)
+    return SourceImage(
+        sample.key, captions, image, url, picture.name, picture.offset, picture.size, status, error
+    )
 
 
 def _captions(
     found: dict[str, Member], names: tuple[str, ...]
-) -> tuple[tuple[str | CaptionError, ...], str, str | None]:
+) -> tuple[tuple[str | CaptionError, ...], Status, str | None]:
     text = found["txt"].data if "txt" in found else None
     fields: Any = {}
-    status, error = "ok", None
+    status: Status = OK
+    error = None
     if "json" in found and found["json"].data is not None and names != ("txt",):
         try:
             fields = json.loads(found["json"].data)
             if not isinstance(fields, dict):
-                fields, status, error = {}, "bad_json", f"{found['json'].name!r} holds no object"
+                fields, status, error = {}, Status.BAD_JSON, f"{found['json'].name!r} holds no object"
         except UnicodeDecodeError as problem:
-            status, error = "bad_encoding", f"{found['json'].name!r}: {problem}"
+            status, error = Status.BAD_ENCODING, f"{found['json'].name!r}: {problem}"
         except (ValueError, RecursionError) as problem:
-            status, error = "bad_json", f"{found['json'].name!r}: {problem}"
+            status, error = Status.BAD_JSON, f"{found['json'].name!r}: {problem}"
     if names:
         values = [text if name == "txt" else fields.get(name) for name in names]
     elif fields.get("captions"):
         values = [fields["captions"]]
     else:
         values = [text if "txt" in found else fields.get("caption")]
-    if status == "ok" and all(value is None for value in values):
+    if status == OK and all(value is None for value in values):
         places = ", ".join(names) or "txt, json captions or json caption"
-        return (), "missing_caption", f"nothing in {places}"
+        return (), Status.MISSING_CAPTION, f"nothing in {places}"
     return tuple(one for value in values if value is not None for one in captions_of(value)), status, error
 
 

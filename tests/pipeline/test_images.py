@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from macco.pipeline.dhash import dhash
-from macco.pipeline.pictures import ImageError, decode
+from macco.pipeline.pictures import ImageError, decode, dhash
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.query import query
+from macco.pipeline.folder import new_folder, put_file
+from macco.pipeline.query import connect
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store, parquet_bytes
-from macco.pipeline.views import connect
 from macco.preprocess.exchange.compact import compact
+from macco.preprocess.look.sql import query
 from tests.support.rows import record, tables
 
 SETTINGS = {"parser": "p", "box_threshold": 0.1}
@@ -77,8 +79,8 @@ def test_a_kill_between_any_two_writes_leaves_all_or_nothing(
 
         return wrapped
 
-    monkeypatch.setattr(store, "_put", dying(store._put))
-    monkeypatch.setattr(store, "_remove", dying(store._remove))
+    monkeypatch.setattr(store, "put", dying(store.put))
+    monkeypatch.setattr(store, "remove", dying(store.remove))
     with contextlib.suppress(KilledError):
         store.commit("a", tables("a", ["a cat", "a hat"]), record("a"))
     texts = {row[0] for row in connect(store).execute("SELECT text FROM concepts").fetchall()}
@@ -87,6 +89,7 @@ def test_a_kill_between_any_two_writes_leaves_all_or_nothing(
     assert texts in (set(), {"a dog"}, {"a cat", "a hat"})
 
 
+@pytest.mark.processes
 def test_a_write_that_dies_leaves_the_old_file_and_its_rubbish_is_swept(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     store = Store.create(url, SETTINGS)
@@ -203,6 +206,34 @@ def test_query_formats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         query(store, "SELECT 1", "parquet")
 
 
+def test_an_output_is_whole_or_not_there_and_links_stay_links(tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path / "store"), SETTINGS)
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    query(store, "SELECT 1 AS one", "csv", str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "one\n1\n"
+    put_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    query(store, "SELECT 1 AS one", "csv", str(tmp_path / "out" / "x.csv.gz"))
+    assert gzip.decompress((tmp_path / "out" / "x.csv.gz").read_bytes()) == b"one\n1\n"
+    before = sorted(tmp_path.rglob("*"))
+    wrong = "SELECT CASE WHEN range = 99999 THEN error('late') ELSE 1 END FROM range(100000)"
+    with pytest.raises(UserError, match="late"):
+        query(store, wrong, "csv", str(tmp_path / "out" / "new.csv"))
+    with contextlib.suppress(KeyError), new_folder(tmp_path / "folder") as folder:
+        (folder / "half").write_text("x")
+        raise KeyError
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UserError, match="not empty"), new_folder(tmp_path / "out"):
+        pass
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "all").write_text("x")
+        assert not (tmp_path / "folder").exists()
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["all"]
+
+
 def test_box_iou_in_sql(tmp_path: Path) -> None:
     store = Store.create(str(tmp_path / "store"), SETTINGS)
     rows = (
@@ -213,6 +244,7 @@ def test_box_iou_in_sql(tmp_path: Path) -> None:
     assert rows == [(pytest.approx(1 / 7), 0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_any_text_survives_parquet_and_equal_rows_are_equal_bytes(captions: list[str]) -> None:

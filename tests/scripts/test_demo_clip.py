@@ -7,8 +7,8 @@ import torch
 from macco.preprocess.demo.captions import captions
 from macco.preprocess.demo.corpus import make
 from macco.train.clip.load import load_clip
-from macco.train.config import parse, resolve
 from macco.train.data.tokens import Tokenize
+from macco.train.layers import parse, resolve
 from macco.train.loop.run import train
 from macco.train.results.product import export_run
 from tests.support.drawn import drawn_store

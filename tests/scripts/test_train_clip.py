@@ -44,6 +44,7 @@ def test_a_loosened_projection_makes_the_same_features(drawn):
     assert clip.text_projection.norm() < size / 2
 
 
+@pytest.mark.slow
 def test_a_blinded_text_tower_prefers_no_caption_to_its_swap(drawn):
     corpus, clip = drawn
     before = {name: value.clone() for name, value in clip.state_dict().items()}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from macco.train.data.batch import Batch
+from macco.train.objectives.macco.batches import MaskedBatch
 
 Weights = Mapping[str, Tensor]
 
@@ -124,7 +124,7 @@ def cross_entropy(scores: list[Tensor], right: int) -> Tensor:
     return torch.stack(scores).exp().sum().log() - scores[right]
 
 
-def losses(w: Weights, batch: Batch, heads: int, padding: bool) -> dict[str, Tensor]:
+def losses(w: Weights, batch: MaskedBatch, heads: int, padding: bool) -> dict[str, Tensor]:
     """The four losses and their weighted sum; padding: the image predictor attends to it."""
     none = torch.zeros(batch.text_mask.shape[1] + batch.patch_mask.shape[1], dtype=torch.bool)
     count = len(batch)

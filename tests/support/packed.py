@@ -4,7 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from macco.preprocess.sources import Item, plan
+from macco.preprocess.sources import SourceImage, plan
 
 Files = list[tuple[str, bytes]]
 
@@ -28,9 +28,9 @@ def write(path: Path, files: Files) -> str:
     return str(path)
 
 
-def read(*patterns: str, **options: object) -> list[Item]:
+def read(*patterns: str, **options: object) -> list[SourceImage]:
     return [item for shard in plan(patterns, **options) for item in shard.read()]  # type: ignore[arg-type]
 
 
-def statuses(items: list[Item]) -> list[str]:
+def statuses(items: list[SourceImage]) -> list[str]:
     return [status for item in items for _, status, _ in item.rows()]

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import spacy
 from spacy.tokens import Doc
 
-from macco.pipeline.concept import Concept
-from macco.pipeline.schema import ATTRIBUTE, OBJECT
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, Concept
 from tests.support import DATA
 
 VOCAB = spacy.blank("en").vocab

@@ -36,7 +36,7 @@ class TableScorer:
         return np.array([self.texts[pair] for pair in zip(left, right, strict=True)], dtype=np.float32)
 
     def status(self, picture: Picture) -> str:
-        return "image_missing" if Path(picture.source).name in self.missing else OK
+        return "missing_image" if Path(picture.source).name in self.missing else OK
 
 
 def key(picture: Picture) -> str:

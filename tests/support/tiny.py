@@ -6,8 +6,9 @@ import open_clip
 import torch
 from torch import Tensor
 
-from macco.train.data.batch import Batch
-from macco.train.objectives.macco.model import Macco, Method
+from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
 
 PATCH, SIZE, CONTEXT, VOCABULARY, HEADS = 8, 24, 16, 40, 2
 
@@ -36,7 +37,7 @@ def tiny_macco(clip: Any = None, **switches: Any) -> Macco:
     return Macco(clip, Method(heads=HEADS, **switches)).double()
 
 
-def tiny_batch(size: int = 5, seed: int = 2, length: int = CONTEXT) -> Batch:
+def tiny_batch(size: int = 5, seed: int = 2, length: int = CONTEXT) -> MaskedBatch:
     """Captions of 4 to 11 tokens (the last the largest id), 0 beyond, with random masks.
 
     Sample 0 has no text mask, sample 1 no image mask, sample 2 every patch masked.
@@ -53,7 +54,13 @@ def tiny_batch(size: int = 5, seed: int = 2, length: int = CONTEXT) -> Batch:
     patch_mask = torch.rand(size, (SIZE // PATCH) ** 2, generator=random) < 0.4
     text_mask[0], patch_mask[1], patch_mask[2] = False, False, True
     images = torch.randn(size, 3, SIZE, SIZE, generator=random, dtype=torch.float64)
-    return Batch(images, tokens, text_mask, patch_mask, [str(i) for i in range(size)])
+    return MaskedBatch(
+        images=images,
+        tokens=tokens,
+        text_mask=text_mask,
+        patch_mask=patch_mask,
+        ids=[str(i) for i in range(size)],
+    )
 
 
 def gradients(model: Macco) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.objectives.macco.model import Macco
 
 State = dict[str, Tensor]
 
@@ -114,8 +113,8 @@ def import_clip(
     return clip, config
 
 
-def import_training(model: Macco, state: Mapping[str, Tensor]) -> None:
-    """Load a whole public checkpoint, predictors and mask tokens included, into a model of the same sizes.
+def import_training(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a whole public checkpoint, predictors and mask tokens included, into a Macco of the same sizes.
 
     Raises:
         UserError: a tensor is missing, superfluous or of another shape.

@@ -1,19 +1,25 @@
 """Any model that open_clip can build, with the activation that was asked for."""
 
+import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import open_clip
+import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.convert import import_clip, read_state
+from macco.train.config import ModelConfig
 
 ACTIVATIONS: Final = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
-SHIPPED: Final = Path(__file__).parents[1] / "models"  # folders of weights that come with macco
+SHIPPED: Final = (
+    Path(__file__).parents[1] / "models"
+)  # what comes with macco: folders of weights, configurations
 
 
 class LoadedClip(NamedTuple):
@@ -127,3 +133,29 @@ def _similar(name: str) -> str:
     from difflib import get_close_matches
 
     return ", ".join(get_close_matches(name, open_clip.list_models(), n=3)) or "see open_clip.list_models()"
+
+
+def load_start(config: ModelConfig, seed: int) -> LoadedClip:
+    """Build the model, the same each time: random weights are drawn from `seed`."""
+    open_clip.add_model_config(SHIPPED)
+    torch.manual_seed(seed)
+    if not config.pretrained:
+        logging.disable(logging.WARNING)  # open_clip warns that weights are random, as is asked for here
+    try:
+        loaded = load_clip(config.name, config.pretrained or None, config.activation or None)
+    finally:
+        logging.disable(logging.NOTSET)
+    if config.checkpointing:
+        loaded.model.set_grad_checkpointing()
+    return loaded
+
+
+def architecture(name: str) -> dict[str, Any] | None:
+    """The open_clip configuration behind a model's name or folder; None where only its weights tell."""
+    open_clip.add_model_config(SHIPPED)
+    file = (shipped(name) or Path(name)) / "open_clip_config.json"
+    if file.is_file():
+        config: dict[str, Any] = json.loads(file.read_text())["model_cfg"]
+        return config
+    found: dict[str, Any] | None = open_clip.get_model_config(name)
+    return found

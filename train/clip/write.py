@@ -6,6 +6,7 @@ from typing import Any
 
 import open_clip
 from open_clip.model import CLIP
+from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -14,7 +15,22 @@ from macco.pipeline.errors import UserError
 from macco.train.clip.convert import clip_config
 from macco.train.clip.towers import pixel_statistics
 
+FORMATS = ("open_clip", "hf")
 CLIP_VOCABULARY = 49408  # of OpenAI's byte-pair encoding
+
+
+def write_clip(
+    clip: nn.Module, out: Path, format: str, config: dict[str, Any] | None, tokenizer: Any = None
+) -> None:
+    """Write a CLIP in one of FORMATS, with its tokenizer where that is one of Hugging Face's."""
+    if format not in FORMATS:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
+    if format == "hf":
+        export_hugging_face(clip, out)
+    else:
+        export_open_clip(clip, out, config)
+    if isinstance(tokenizer, HFTokenizer):  # open_clip looks for it in the folder
+        tokenizer.save_pretrained(str(out))
 
 
 def uses_quick_gelu(clip: nn.Module) -> bool:

@@ -2,16 +2,15 @@
 
 import math
 import os
-import warnings
 from functools import lru_cache
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.Image import Resampling
 
-from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline import pictures
+from macco.pipeline.pictures import ANY_PIXELS, ImageError, read_image_bytes
 from macco.pipeline.urls import is_local
 from macco.train.data.masks import Crop
 
@@ -21,7 +20,6 @@ RATIO = (3 / 4, 4 / 3)
 MARGIN = (
     256 / 224
 )  # a JPEG is decoded at the smallest size whose short side is so much larger than the crop's
-MAX_PIXELS = 200_000_000
 
 
 class BrokenImageError(Exception):
@@ -60,33 +58,15 @@ def read(source: str, member: str | None, offset: int | None, size: int | None) 
 
 
 def decode(data: bytes, side: int) -> Image.Image:
-    """Decode to upright RGB (transparency on white); a JPEG to no more than its short side needs for a crop of `side`.
+    """Decode as extraction does; a JPEG to no more than its short side needs for a crop of `side`.
 
     Raises BrokenImageError.
     """
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(data)) as image:
-            warnings.simplefilter("ignore")
-            if image.width * image.height > MAX_PIXELS:
-                raise BrokenImageError(f"{image.width} x {image.height} pixels")
-            short = math.ceil(side * MARGIN)
-            scale = short / min(image.size)
-            image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                rgba = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            return upright.convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        TypeError,
-        LookupError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+        short = math.ceil(side * MARGIN)
+        return pictures.decode(data, max_pixels=ANY_PIXELS, min_side=1, short_side=short).image
+    except ImageError as error:
+        raise BrokenImageError(f"{error.status}: {error}") from error
 
 
 def draw_crop(width: int, height: int, random: np.random.Generator) -> Crop:

@@ -1,7 +1,6 @@
 """The training set, resolved once: which rows of which shards, one bit a row."""
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.train.data.selection import LEVELS, Level, Selection, quote, scan
+from macco.pipeline.views import quote, scan
+from macco.train.data.selection import LEVELS, Level, Selection
 
 ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
 PIECE: Final = 8192  # rows; larger shards are shuffled and fetched in pieces
@@ -59,20 +60,9 @@ class Index:
         return rows
 
 
-def connect(store: Store, memory: str, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection that can read the store's files."""
-    connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
-    if not store.local:
-        connection.register_filesystem(store.fs)
-    connection.execute(f"SET memory_limit = '{memory}'; SET preserve_insertion_order = false")
-    if threads is not None:
-        connection.execute(f"SET threads = {threads}")
-    return connection
-
-
 def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Index:
     """Resolve a selection, logging what each clause leaves. Raises UserError if no sample is left."""
-    with connect(store, "2GB") as connection:
+    with connect(store, views=False, memory="2GB") as connection:
         shards, files, sizes = _shards(store, connection)
         begins = np.concatenate([[0], np.cumsum(sizes)])
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}

@@ -1,64 +1,95 @@
 """Batches by worker processes: the same ones for any number of workers, and again after a resume."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Final, Literal
+from functools import cached_property, lru_cache
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
-from macco.train.data.batch import Batch, Slots
-from macco.train.data.crops import BrokenImageError, cut, decode, draw_crop, read
-from macco.train.data.index import Index
-from macco.train.data.masks import MaskConfig, draw
-from macco.train.data.rows import Fetch, Rows, Sample
+from macco.train.config import DataConfig
+from macco.train.data.batch import Batch
+from macco.train.data.crops import BrokenImageError
+from macco.train.data.index import Index, build
+from macco.train.data.recipe import Recipe
+from macco.train.data.rows import NEGATIVE_KINDS, NEGATIVES, Fetch, Rows, Sample
 from macco.train.data.selection import Selection
 from macco.train.data.shuffle import Epoch
-from macco.train.data.tokens import Tokenize
+from macco.train.distributed import ranks
 
 TRIES: Final = 8  # samples tried in place of one whose image cannot be read
 
-
-@dataclass(frozen=True)
-class RegionPlan:
-    """Which regions of an image a joint encoder sees, and where their features lie."""
-
-    kind: Literal["boxes", "grid"]
-    count: int  # regions at most; the first is the whole image
-    box_score: float
-    grid: tuple[int, int]  # patches: rows, columns
-    features: str | None = None  # folder of train.features; None: images are loaded
+B = TypeVar("B", bound=Batch)
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class LoaderPlan:
     """All that the batches depend on; workers get a copy."""
 
-    store_url: str
-    cache_url: str | None
-    index: Index
+    data: DataConfig
+    recipe: Recipe
     selection: Selection
-    masks: MaskConfig
-    tokenize: Tokenize
-    full_length: bool  # pad captions to the context length, not to the batch's longest
-    image_size: int
-    patch_size: int
-    batch_size: int
-    negatives: int  # hard negatives per caption
+    index: Index
     seed: int
     rank: int
     world_size: int
-    regions: "RegionPlan | None" = None  # of the joint objectives: no masks then
+
+    @property
+    def share(self) -> int:
+        """This rank's pairs of a step."""
+        return self.data.batch_size // self.world_size
 
     @property
     def steps(self) -> int:
         """Batches of one epoch on each rank; the last samples, too few for one more on every rank, are dropped."""
-        return len(self.index) // (self.batch_size * self.world_size)
+        return len(self.index) // self.data.batch_size
+
+
+def open_loader(
+    data: DataConfig,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
+    pin_memory: bool | None = None,
+    log: Callable[[str], None] = print,
+) -> "Loader[Any]":
+    """Select a training set and return a loader of its batches, made by `recipe`.
+
+    What each clause of `data.where` leaves is told to `log`, on rank 0. `rank` and `world_size` are those of
+    torch.distributed where they are not given. More than `data.max_broken` unreadable images on one rank end the
+    run; until then each is replaced and counted.
+
+    Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
+    """
+    rank = ranks.rank() if rank is None else rank
+    world_size = ranks.world() if world_size is None else world_size
+    if not 0 <= rank < world_size or data.batch_size < 1:
+        raise UserError(f"rank {rank} of {world_size} with batches of {data.batch_size}: these cannot be")
+    if data.batch_size % world_size:
+        raise UserError(f"data.batch_size {data.batch_size} is no multiple of the {world_size} ranks")
+    selection = Selection.of(data.where, recipe.masks, data.keep)
+    if data.cache:
+        ImageCache.open(data.cache)
+    store = Store.open(data.store)
+    if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
+        raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
+    if recipe.negatives and not store.fs.exists(store.path(NEGATIVES)):
+        raise UserError(
+            f"{data.store} has no hard negatives: make them with: macco-train negatives {data.store}"
+        )
+    index = build(store, selection, log if rank == 0 else lambda line: None)
+    plan = LoaderPlan(
+        data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
+    )  # fmt: skip
+    return Loader(plan, torch.cuda.is_available() if pin_memory is None else pin_memory)
 
 
 @dataclass(frozen=True)
@@ -71,143 +102,74 @@ class Loaded:
 
     def pin_memory(self) -> "Loaded":
         """Called by DataLoader."""
-        return replace(self, batch=_pin(self.batch))
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
-def _pin(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.pin_memory()
-    if isinstance(value, Batch | Slots):
-        return replace(value, **{name: _pin(part) for name, part in vars(value).items()})
-    return value
+class Samples:
+    """The samples of a plan by epoch and position. Made in the process that uses it."""
+
+    def __init__(self, plan: LoaderPlan) -> None:
+        index = plan.index
+        fetch = Fetch(plan.data, index, plan.selection, plan.recipe.negatives, plan.recipe.box_score)
+
+        # Closures, not methods: nothing here may refer to itself. A connection that only the garbage collector frees
+        # is freed in a forked worker too, where its threads are not, and takes the worker with it.
+        @lru_cache(maxsize=2)
+        def order(epoch: int) -> Epoch:
+            return Epoch(index.starts, plan.seed, epoch)
+
+        @lru_cache(maxsize=2)
+        def rows(epoch: int, number: int) -> tuple[Rows, NDArray[np.int64]]:
+            """The rows of a window of an epoch, and where those of each of its pieces end."""
+            pieces = order(epoch).window(number).pieces
+            return fetch(pieces.tolist()), np.cumsum(np.diff(index.starts)[pieces])
+
+        self._index, self._order, self._rows = index, order, rows
+        self._first = plan.rank * plan.steps * plan.share
+
+    def __call__(self, epoch: int, position: int) -> tuple[int, Sample]:
+        """The sample at a position of this rank's part of the epoch, and its number in the index."""
+        position += self._first
+        number = self._order(epoch).number(position)
+        window = self._order(epoch).window(number)
+        slot = int(window.order[position - window.start])
+        rows, ends = self._rows(epoch, number)
+        which = int(np.searchsorted(ends, slot, side="right"))
+        return int(self._index.starts[window.pieces[which] + 1] - ends[which] + slot), rows[slot]
 
 
 class Batches(Dataset[Loaded]):
     """Makes the batch of (epoch, step); what it opens, it opens where it is first used."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoaderPlan) -> None:
         self.plan = plan
-        self._opened: tuple[Any, Any] | None = None
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return Samples(self.plan)
 
     def __getitem__(self, place: tuple[int, int]) -> Loaded:
         epoch, step = place
-        plan = self.plan
-        broken: list[str] = []
-        made = []
+        share, broken = self.plan.share, list[str]()
         try:
-            for k in range(plan.batch_size):
-                made.append(self._sample(epoch, step * plan.batch_size + k, broken))
-            return Loaded(self.collate(made), broken)
+            made = [self._make(epoch, step * share + k, broken) for k in range(share)]
+            return Loaded(self.plan.recipe.collate(made), broken)
         except UserError as error:  # DataLoader would wrap its message in a traceback
             return Loaded(None, broken, str(error))
 
-    def _find(self, epoch: int, position: int) -> tuple[int, Sample]:
-        """The sample at a position of this rank's part of the epoch, and its number in the index."""
-        if self._opened is None:
-            plan = self.plan
-            box_score = None
-            if plan.regions is not None and plan.regions.features is None and plan.regions.kind == "boxes":
-                box_score = plan.regions.box_score
-            fetch = Fetch(
-                plan.store_url, plan.index, plan.selection, plan.cache_url, plan.negatives, box_score
-            )
-
-            @lru_cache(maxsize=2)
-            def order(epoch: int) -> Epoch:
-                return Epoch(plan.index.starts, plan.seed, epoch)
-
-            @lru_cache(maxsize=2)
-            def rows(epoch: int, window: int) -> tuple[Rows, Any]:
-                pieces = order(epoch).window(window).pieces
-                sizes = np.diff(plan.index.starts)[pieces]
-                return fetch(pieces.tolist()), np.cumsum(sizes)
-
-            self._opened = order, rows
-        order, rows = self._opened
-        position += self.plan.rank * self.plan.steps * self.plan.batch_size
-        number = order(epoch).number(position)
-        window = order(epoch).window(number)
-        slot = int(window.order[position - window.start])
-        fetched, ends = rows(epoch, number)
-        which = int(np.searchsorted(ends, slot, side="right"))
-        piece = window.pieces[which]
-        return int(self.plan.index.starts[piece + 1] - ends[which] + slot), fetched[slot]
-
-    def _sample(self, epoch: int, position: int, broken: list[str]) -> Any:
+    def _make(self, epoch: int, position: int, broken: list[str]) -> Any:
         plan = self.plan
         for _ in range(TRIES):
-            number, sample = self._find(epoch, position)
+            number, sample = self._samples(epoch, position)
             try:
-                return self.make(sample, np.random.default_rng((plan.seed, epoch, number)))
+                return plan.recipe.make(sample, np.random.default_rng((plan.seed, epoch, number)))
             except BrokenImageError as error:
                 broken.append(f"{sample.id}: {error}")
                 # Not the next in this batch, which would be in it twice and its own negative.
-                position = (position + plan.batch_size) % (plan.steps * plan.batch_size)
+                position = (position + plan.share) % (plan.steps * plan.share)
         raise UserError(
             f"{TRIES} images in a row cannot be read, the last {broken[-1]}: are the shards where they were?"
         )
-
-    def make(self, sample: Sample, random: np.random.Generator) -> Any:
-        """One sample's part of a batch; raises BrokenImageError."""
-        plan = self.plan
-        data = read(sample.source, sample.member, sample.offset, sample.size)
-        image = decode(data, plan.image_size)
-        crop = draw_crop(*image.size, random)
-        tokens = plan.tokenize(sample.caption)
-        grid = plan.image_size // plan.patch_size
-        text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, plan.masks, random)
-        return (
-            sample.id,
-            cut(image, crop, plan.image_size),
-            tokens.ids,
-            text,
-            patch,
-            self.wrong(sample),
-        )
-
-    def wrong(self, sample: Sample) -> list[Any]:
-        """Token ids of the sample's hard negatives, None where there is none."""
-        return [None if caption is None else self.plan.tokenize(caption).ids for caption in sample.negatives]
-
-    def collate(self, made: list[Any]) -> Batch:
-        """What `make` gave for each sample as a batch."""
-        ids, images, tokens, text, patch, wrong = zip(*made, strict=True)
-        padded = self.pad(tokens)
-        mask = torch.zeros_like(padded, dtype=torch.bool)
-        for row, masked in enumerate(text):
-            mask[row, : len(masked)] = torch.from_numpy(masked)
-        negatives, valid = self.pad_wrong(tokens, wrong)
-        return Batch(
-            torch.from_numpy(np.stack(images)),
-            padded,
-            mask,
-            torch.from_numpy(np.stack(patch)),
-            list(ids),
-            negatives,
-            valid,
-        )
-
-    def pad_wrong(self, tokens: Sequence[Any], wrong: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
-        """Hard negatives [B, K, L'] and which exist [B, K]."""
-        if not self.plan.negatives:
-            return None, None
-        exist = [one is not None for of_sample in wrong for one in of_sample]
-        # Where there is none, the caption itself stands, and does not count.
-        flat = [
-            own if one is None else one
-            for own, of_sample in zip(tokens, wrong, strict=True)
-            for one in of_sample
-        ]
-        shape = (len(tokens), self.plan.negatives)
-        return self.pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
-
-    def pad(self, tokens: Sequence[Any]) -> Tensor:
-        """Token ids of captions, [N, L] int64."""
-        length = self.plan.tokenize.context if self.plan.full_length else max(map(len, tokens))
-        padded = torch.full((len(tokens), length), self.plan.tokenize.padding)
-        for row, one in enumerate(tokens):
-            padded[row, : len(one)] = torch.from_numpy(one)
-        return padded
 
 
 class _Places(Sampler[tuple[int, int]]):
@@ -223,35 +185,26 @@ class _Places(Sampler[tuple[int, int]]):
             epoch, step = (epoch, step + 1) if step + 1 < self._steps else (epoch + 1, 0)
 
 
-class Loader:
+class Loader(Generic[B]):
     """Each iteration yields what is left of the current epoch. `epoch` and `step` name the next batch."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        workers: int,
-        prefetch: int,
-        max_broken: int,
-        pin_memory: bool,
-        batches: type[Batches] = Batches,
-    ) -> None:
+    def __init__(self, plan: LoaderPlan, pin_memory: bool) -> None:
         if not plan.steps:
-            total = plan.batch_size * plan.world_size
             raise UserError(
-                f"{len(plan.index)} samples are too few for one batch of {total}: choose a smaller one"
+                f"{len(plan.index)} samples are too few for one batch of {plan.data.batch_size}: "
+                "choose a smaller one"
             )
         self.plan = plan
         self.epoch = self.step = 0
         self.broken = 0  # images replaced so far, in the batches handed out
         self.broken_examples: list[str] = []
-        self._max_broken = max_broken
-        self._batches = batches
+        workers = plan.data.workers
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "batch_size": None}
         # DataLoader draws seeds for its workers, unused here: not from the generator of the training.
         self._options["generator"] = torch.Generator()
         if workers:
-            self._options |= {"prefetch_factor": prefetch, "persistent_workers": True}
-            if not Store(plan.store_url).local:  # threads of remote file systems do not survive a fork
+            self._options |= {"prefetch_factor": plan.data.prefetch, "persistent_workers": True}
+            if not Store(plan.data.store).local:  # threads of remote file systems do not survive a fork
                 self._options["multiprocessing_context"] = "spawn"
         self._stream: Iterator[Loaded] | None = None
 
@@ -264,7 +217,7 @@ class Loader:
         """Steps of one epoch on each rank."""
         return self.plan.steps
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         epoch = self.epoch
         while self.epoch == epoch:
             batch = self._next()
@@ -273,17 +226,17 @@ class Loader:
                 self.epoch, self.step = epoch + 1, 0
             yield batch
 
-    def _next(self) -> Batch:
+    def _next(self) -> B:
         if self._stream is None:
             places = _Places(len(self), self.epoch, self.step)
-            self._stream = iter(DataLoader(self._batches(self.plan), sampler=places, **self._options))
-        loaded = next(self._stream)
+            self._stream = iter(DataLoader(Batches(self.plan), sampler=places, **self._options))
+        loaded, most = next(self._stream), self.plan.data.max_broken
         self.broken += len(loaded.broken)
         self.broken_examples = (self.broken_examples + loaded.broken)[:10]
-        if loaded.batch is not None and self.broken <= self._max_broken:
-            return loaded.batch
+        if loaded.batch is not None and self.broken <= most:
+            return loaded.batch  # type: ignore[return-value]  # the recipe's kind
         self.close()
-        limit = f"{self.broken} images could not be read, more than {self._max_broken}, such as"
+        limit = f"{self.broken} images could not be read, more than {most}, such as"
         raise UserError(loaded.error or " ".join([limit, *self.broken_examples[:1]]))
 
     def close(self) -> None:
@@ -295,7 +248,7 @@ class Loader:
         plan = self.plan
         return {"epoch": self.epoch, "step": self.step} | {
             "seed": plan.seed,
-            "batch_size": plan.batch_size,
+            "batch_size": plan.share,  # of one rank, as the first version wrote it
             "world_size": plan.world_size,
             "training_set": plan.index.fingerprint,
         }

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.train.config import MaskConfig
 from macco.train.data.tokens import Tokens
 
 # Words that say little by themselves. Of "sitting on" remains "sitting", of "to the left of" "left"; "behind" stays.
@@ -62,41 +62,14 @@ FUNCTION_WORDS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskConfig:
-    """How masks are drawn; the defaults are the paper's.
-
-    Text: the words of all attributes and relations. Image: the boxes of one phrase, drawn anew each time; the
-    phrase is an object with its attributes, or a relation with its two objects.
-    """
-
-    relations: Literal["all", "content", "none"] = "all"  # content: without FUNCTION_WORDS
-    attributes: bool = True
-    objects: bool = False  # mask head words of objects too, and draw objects without attributes
-    same: bool = False  # mask the words of the drawn phrase only
-    random: bool = False  # the control: tokens and a rectangle at random, whatever the concepts
-    text_ratio: float = 0.15  # share of a caption's tokens that `random` masks
-    rectangle: float = 0.1  # how often a random rectangle is masked instead of boxes
-    image_ratio: float = 0.75  # share of the patches in that rectangle
-    box_score: float = 0.35  # boxes that score less are no boxes
-
-    def __post_init__(self) -> None:
-        for name in ("text_ratio", "rectangle", "image_ratio", "box_score"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UserError(f"mask {name} is {value}: it lies between 0 and 1")
-        if self.relations not in ("all", "content", "none"):
-            raise UserError(f"mask relations is {self.relations!r}: choose all, content or none")
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of concepts that count."""
-        switches = (
-            (OBJECT, self.objects),
-            (ATTRIBUTE, self.attributes),
-            (RELATION, self.relations != "none"),
-        )
-        return tuple(kind for kind, on in switches if on)
+def masked_kinds(config: MaskConfig) -> tuple[str, ...]:
+    """The kinds of concepts that count."""
+    switches = (
+        (OBJECT, config.objects),
+        (ATTRIBUTE, config.attributes),
+        (RELATION, config.relations != "none"),
+    )
+    return tuple(kind for kind, on in switches if on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +111,11 @@ def draw(
     """
     if config.random:
         return _some_tokens(tokens, config.text_ratio, random), _rectangle(grid, config.image_ratio, random)
+    kinds = masked_kinds(config)
     phrases: dict[int, list[Grounded]] = defaultdict(list)
     words: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for concept in concepts:
-        if concept.kind in config.kinds and (spans := _words(concept, caption, config)):
+        if concept.kind in kinds and (spans := _words(concept, caption, config)):
             phrases[concept.phrase].append(concept)
             words[concept.phrase] += spans
     seen = [phrase for phrase, members in phrases.items() if any(len(c.boxes) for c in members)]

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from macco.pipeline import folder as files
+from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, OK, RELATION
 from macco.pipeline.store import Store, parquet_bytes
-from macco.pipeline.views import connect
 from macco.train.data.masks import FUNCTION_WORDS
 from macco.train.data.rows import NEGATIVES
 
@@ -90,7 +89,7 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     The same store and seed give the same rows.
     """
     vocabulary = Vocabulary.of(store)
-    store.fs.makedirs(store.path(NEGATIVES), exist_ok=True)
+    store.make(NEGATIVES)
     total = 0
     for shard in sorted(store.committed()):
         samples = store.table("samples", shard).select(["sample_id", "caption", "status"]).to_pylist()
@@ -105,7 +104,7 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
                 made = negatives(sample["caption"], concepts[name], vocabulary, random)
                 rows += [{"sample_id": name, "kind": kind, "caption": text} for kind, text in made.items()]
         data = parquet_bytes(SCHEMA, pa.Table.from_pylist(rows, schema=SCHEMA))
-        files.put(store.fs, store.path(f"{NEGATIVES}/{shard}.parquet"), data)
+        store.put(f"{NEGATIVES}/{shard}.parquet", data)
         total += len(rows)
         log(f"{shard}: {len(rows)} negatives of {len(samples)} captions")
     return total

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from macco.pipeline.store import Store
-from macco.train.data.index import Index, connect
+from macco.pipeline.views import quote, scan
+from macco.train.config import DataConfig
+from macco.train.data.index import Index
 from macco.train.data.masks import Grounded
-from macco.train.data.selection import Selection, quote, scan
+from macco.train.data.selection import Selection
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
 # Hard negatives lie in STORE/NEGATIVES/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
@@ -96,23 +99,17 @@ class Fetch:
     """Reads pieces of a store. Made in the process that uses it."""
 
     def __init__(
-        self,
-        store_url: str,
-        index: Index,
-        selection: Selection,
-        cache_url: str | None,
-        negatives: int,
-        box_score: float | None = None,
+        self, data: DataConfig, index: Index, selection: Selection, negatives: int, box_score: float | None
     ) -> None:
         """box_score: of the boxes that samples bring as regions; None: they bring none."""
-        self._store = Store.open(store_url)
+        self._store = Store.open(data.store)
         self._negatives = negatives
         self._box_score = box_score
         self._index = index
         self._selection = selection
-        self._cache = ImageCache.open(cache_url) if cache_url is not None else None
+        self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
-        self._connection = connect(self._store, "400MB", threads=1)
+        self._connection = connect(self._store, views=False, memory="400MB", threads=1)
 
     def __call__(self, pieces: Sequence[int]) -> Rows:
         """Fetch the selected samples of some pieces."""

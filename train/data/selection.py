@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
-from macco.train.data.masks import MaskConfig
+from macco.pipeline.views import GROUNDS, quote, scan
+from macco.train.config import MaskConfig
+from macco.train.data.masks import masked_kinds
 
 Level = Literal["samples", "concepts", "boxes"]
 LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")
@@ -52,7 +54,7 @@ class Selection:
         with duckdb.connect() as connection:
             clauses += [_clause(connection, sql) for sql in _conjuncts(connection, where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
-        return cls(tuple(ordered), masks.kinds, keep)
+        return cls(tuple(ordered), masked_kinds(masks), keep)
 
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""
@@ -74,8 +76,7 @@ class Selection:
             return concepts
         return (
             f"FROM (SELECT c.*, {_list('b', _BOX)} FROM ("
-            "SELECT *, unnest(CASE kind WHEN 'object' THEN [concept_id] WHEN 'attribute' THEN [owner_id] "
-            f"ELSE [subject_id, object_id] END) AS grounds {concepts} WHERE part = 0 AND {self.all('concepts')}"
+            f"SELECT *, unnest({GROUNDS}) AS grounds {concepts} WHERE part = 0 AND {self.all('concepts')}"
             f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
         )
 
@@ -96,17 +97,6 @@ class Selection:
     def all(self, level: Level) -> str:
         """All conditions of a level as one."""
         return " AND ".join(f"({sql})" for sql in self.at(level))
-
-
-def scan(store: str, table: str, files: Sequence[str]) -> str:
-    """SQL that reads some Parquet files of the store at `store`."""
-    names = ", ".join(quote(f"{store}/{table}/{file}.parquet") for file in files)
-    return f"read_parquet([{names}])"
-
-
-def quote(text: str) -> str:
-    """A SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _list(alias: str, names: Sequence[str]) -> str:

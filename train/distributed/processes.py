@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -47,20 +47,33 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+class Asked:
+    """Whether, when it is called, a signal has asked to stop; and which one."""
+
+    number = 0
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    @property
+    def exit_code(self) -> int:
+        """What the shell gives a process that this signal ended; SIGTERM, where another rank was asked."""
+        return 128 + (self.number or signal.SIGTERM)
+
+
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def asked_to_stop() -> Iterator[Asked]:
     """Whether SIGTERM or Ctrl-C has come; a second one ends the process at once."""
-    asked = False
+    asked = Asked()
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        asked.number = number
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
 
     before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: asked
+        yield asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 
-from macco.pipeline.dhash import dhash
+from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, dhash, read_image_bytes
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
-from macco.train.evaluation.encoder import open_picture
+from macco.pipeline.views import quote
 from macco.train.evaluation.item import Picture
 
 MAX_DISTANCE: Final = 7  # bits; one band of the 64 more than bits that may differ
@@ -70,14 +70,14 @@ def audit(
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"distance is {distance}; it must be 0 to {MAX_DISTANCE}")
     whole = list(dict.fromkeys(Picture(picture.source, picture.member) for picture in pictures))
-    hashes = [_hash(picture) for picture in whole]
+    sides = [side for (side,) in connection.execute("SELECT DISTINCT max_side FROM shards").fetchall()]
+    hashes = [_hashes(picture, sides or [None]) for picture in whole]
+    rows = [(picture, one) for picture, found in zip(whole, hashes, strict=True) for one in found or {0}]
     asked = pa.table(
         {
-            "image": pa.array([_path(picture) for picture in whole], pa.string()),
-            "file": pa.array(
-                [picture.source if picture.member is None else None for picture in whole], pa.string()
-            ),
-            "hash": pa.array([one or None for one in hashes], pa.uint64()),
+            "image": pa.array([_path(picture) for picture, _ in rows], pa.string()),
+            "file": pa.array([p.source if p.member is None else None for p, _ in rows], pa.string()),
+            "hash": pa.array([one or None for _, one in rows], pa.uint64()),
         }
     )
     connection.register("asked_rows", asked)
@@ -95,7 +95,7 @@ def audit(
         for s, m in _bands(distance + 1)
     )
     matches = connection.sql(
-        f"""SELECT '{benchmark.replace("'", "''")}' AS benchmark, image, dataset, shard, key,
+        f"""SELECT {quote(benchmark)} AS benchmark, image, dataset, shard, key,
                bool_or(by_name) AS by_name, bool_or(by_hash) AS by_hash
         FROM (SELECT image, dataset, shard, key, true AS by_name, false AS by_hash
               FROM asked JOIN stored USING (name)
@@ -105,8 +105,8 @@ def audit(
     return Leakage(
         benchmark=benchmark,
         images=len(whole),
-        unreadable=sum(one is None for one in hashes),
-        flat=sum(one == 0 for one in hashes),
+        unreadable=sum(not found for found in hashes),
+        flat=sum(found == {0} for found in hashes),
         by_name=_distinct(matches, "by_name"),
         by_hash=_distinct(matches, "by_hash"),
         either=len(matches["image"].unique()),
@@ -120,10 +120,13 @@ def _bands(count: int) -> Sequence[tuple[int, int]]:
     return [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
 
 
-def _hash(picture: Picture) -> int | None:
-    """As the store hashes images: upright by EXIF, RGB. None where it cannot be read."""
-    image: Any = open_picture(picture.source, picture.member, upright=True)
-    return None if isinstance(image, str) else dhash(image)
+def _hashes(picture: Picture, sides: Iterable[int | None]) -> set[int]:
+    """As the store hashes images, decoded at each of these sizes (`max_side`). None where it cannot be read."""
+    try:
+        data = read_image_bytes(picture.source, picture.member, None, None)
+        return {dhash(decode(data, max_pixels=ANY_PIXELS, max_side=side).image) for side in sides}
+    except (OSError, KeyError, ImageError):
+        return set()
 
 
 def _path(picture: Picture) -> str:

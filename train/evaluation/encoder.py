@@ -1,18 +1,17 @@
 """A dual encoder as a scorer: each picture and each caption is encoded once, whichever benchmarks ask for it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.image_bytes import read_image_bytes
+from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.train.clip.towers import Text
 from macco.train.evaluation.item import Picture
 from macco.train.evaluation.judged import Floats
@@ -23,21 +22,17 @@ _ROWS: Final = 16_384  # pairs whose features are gathered at once
 Preprocess = Callable[[Image.Image], Tensor]
 
 
-def open_picture(source: str, member: str | None, upright: bool = False) -> Image.Image | str:
+def open_picture(source: str, member: str | None) -> Image.Image | str:
     """A picture in RGB, or the status that says why not.
 
-    Official loaders ignore EXIF rotation, so scores need it ignored; `upright` obeys it, as the store does.
+    Official loaders ignore EXIF rotation and drop transparency, so scores need both ignored.
     """
     try:
         data = read_image_bytes(source, member, None, None)
+        return decode(data, max_pixels=ANY_PIXELS, min_side=1, plain=True).image
     except (FileNotFoundError, KeyError):
         return MISSING
-    except OSError:
-        return CORRUPT
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+    except (OSError, ImageError):
         return CORRUPT
 
 

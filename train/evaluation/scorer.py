@@ -6,12 +6,13 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from macco.pipeline.schema import Status
 from macco.train.evaluation.item import Item, Picture
 from macco.train.evaluation.judged import Bools, Floats
 
-OK: Final = "ok"
-MISSING: Final = "image_missing"
-CORRUPT: Final = "image_corrupt"
+OK: Final = Status.OK
+MISSING: Final = Status.MISSING_IMAGE
+CORRUPT: Final = Status.IMAGE_CORRUPT
 
 
 class Scorer(Protocol):

@@ -1,5 +1,9 @@
-"""Parameter groups of the released recipe."""
+"""What the optimizer is told: parameter groups, and the learning rate of each step.
 
+The rate is a function of the step alone: nothing to save, nothing that accumulation can shift.
+"""
+
+import math
 from typing import Any
 
 from torch import nn
@@ -25,3 +29,10 @@ def parameter_groups(
         },
     ]
     return [group for group in groups if group["params"]]
+
+
+def factor(step: int, warmup: int, total: int) -> float:
+    """The share of the base rate at `step` (0-based) of `total`: a linear rise, then half a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -12,21 +12,31 @@ from macco.pipeline.errors import UserError
 from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
-from macco.train.loop.optimizer import parameter_groups
-from macco.train.loop.schedule import factor
-from macco.train.objectives.macco.model import Macco
-from macco.train.objectives.macco.step import backward
-from macco.train.objectives.objective import Objective
+from macco.train.loop.optimizer import factor, parameter_groups
+from macco.train.objectives.model import Model
+from macco.train.objectives.objective import Objective, Step
 from macco.train.runs import checkpoint
 
 
-def take_predictors(model: Objective, run: Path) -> None:
+def build_model(objective: Objective[Any, Any], clip: nn.Module, device: torch.device) -> Any:
+    """The model before the first step, the same on all ranks."""
+    config = objective.config
+    torch.manual_seed(config.seed)
+    model = objective.model(clip)
+    if config.model.predictors:
+        take_predictors(model, Path(config.model.predictors))
+    model.to(device)
+    ranks.broadcast(model)
+    return model
+
+
+def take_predictors(model: Model, run: Path) -> None:
     """Start from what a run trained beside the CLIP: mask tokens and predictors, as many as the model has, or
     the joint encoder.
 
     Raises UserError where the run has none, or of other sizes.
     """
-    new = {name for name in model.state_dict() if not name.startswith("clip.") and name != "margin"}
+    new = model.new_state()
     found = checkpoint.load(run, checkpoint.LATEST)["model"]
     parts = {name.partition(".")[0] for name in new}
     theirs = {name: value for name, value in found.items() if name.partition(".")[0] in parts}
@@ -42,46 +52,46 @@ def take_predictors(model: Objective, run: Path) -> None:
         ) from error
 
 
-class Training:
+class State:
     """All that a step changes, and how."""
 
-    def __init__(self, config: TrainConfig, clip: nn.Module, device: torch.device) -> None:
-        self.config = config
-        self.device = device
-        torch.manual_seed(config.seed)
-        self.model = self.build(clip)
-        if config.model.predictors:
-            take_predictors(self.model, Path(config.model.predictors))
-        self.model.to(device)
-        ranks.broadcast(self.model)
+    def __init__(self, objective: Objective[Any, Any], model: Model, steps: int) -> None:
+        """steps: of all that learns; those in which only what is new learns come before them."""
+        self.objective, self.model = objective, model
+        config = self.config
+        self.device = next(model.parameters()).device
         o = config.optimizer
         groups = parameter_groups(
-            self.model, lr=o.lr, predictor_lr=o.predictor_lr, decay=o.decay, predictor_decay=o.predictor_decay
+            model, lr=o.lr, predictor_lr=o.predictor_lr, decay=o.decay, predictor_decay=o.predictor_decay
         )
         self.optimizer = torch.optim.AdamW(
-            groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=device.type == "cuda"
+            groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=self.device.type == "cuda"
         )
         self.base_rates = [group["lr"] for group in groups]
         self.ema = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
-            self.ema = AveragedModel(self.model.clip, multi_avg_fn=average)
+            self.ema = AveragedModel(model.clip, multi_avg_fn=average)
         if config.compile:
-            self.model.compile_blocks()
+            model.compile_blocks()
         self.step = 0
-        predicts = config.objective == "macco" and (config.method.mlm or config.method.mim)
-        self.first = o.predictors_first if predicts else 0
-        self.total = self.first + config.steps
+        self.first = objective.first()
+        self.total = self.first + steps
 
-    def build(self, clip: nn.Module) -> Objective:
-        """The model that the configuration asks for."""
-        return Macco(clip, self.config.method)
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of the run."""
+        return self.objective.config
 
     def precision(self) -> torch.autocast:
         """The context of a forward pass."""
         wanted = self.config.precision
         on = wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def place(self) -> Step:
+        """The step that comes next."""
+        return Step(self.step, self.total, alone=self.step < self.first)
 
     def update(self, batch: Batch, *, norms: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One step. Returns this rank's losses and, where asked for, the norms of the whole batch's gradients."""
@@ -94,11 +104,15 @@ class Training:
             group["lr"] = rate * self._share(0 if group["name"] == "new" else self.first)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.model.clamp_logit_scale()
+        self.model.after_step()
         if self.ema is not None:
             self.ema.update_parameters(self.model.clip)
         self.step += 1
         return losses, lengths
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add this rank's gradients of the next step to the parameters; returns its losses."""
+        return self.objective.gradients(self.model, batch, self.place(), self.precision)
 
     def _share(self, begin: int) -> float:
         """The share of its base rate that a group which begins to learn at step `begin` has now."""
@@ -106,17 +120,9 @@ class Training:
             return 0.0
         return factor(self.step - begin, self.config.optimizer.warmup, self.total - begin)
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Add this rank's gradients of a step to the parameters; returns its losses."""
-        assert isinstance(self.model, Macco)
-        self.model.alone = self.step < self.first
-        size = self.config.micro_batch or len(batch)
-        parts = [batch] if size >= len(batch) else batch.split(size)
-        return backward(self.model, [part.to(self.device) for part in parts], self.precision)
-
     def scalars(self) -> dict[str, float]:
-        """What else is written of a step."""
-        return {"logit_scale": float(self.model.clip.logit_scale.detach().exp())}
+        """What else is written of the last step."""
+        return self.objective.scalars(self.model, Step(self.step - 1, self.total))
 
     def _norms(self) -> dict[str, Tensor]:
         image, text = ({id(p) for p in tower.parameters()} for tower in (self.model.image, self.model.text))
@@ -135,7 +141,7 @@ class Training:
         found: list[dict[str, Tensor]] = []
         for batch in batches:
             with self.precision():
-                found.append(self.model(batch.to(self.device)))
+                found.append(self.objective.losses(self.model, batch.to(self.device)))
         table = ranks.mean(torch.stack([torch.stack(list(losses.values())) for losses in found]).mean(0))
         return dict(zip(found[0], table.tolist(), strict=True))
 

@@ -13,7 +13,7 @@ from macco.train.distributed import ranks
 from macco.train.runs.metrics import Row
 
 
-class Window:
+class LossWindow:
     """Losses of steps. Looking at them makes the CPU wait for the GPU and for the other ranks: not at each step."""
 
     def __init__(self) -> None:

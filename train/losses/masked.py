@@ -8,7 +8,7 @@ ranks the loss of the whole batch.
 import torch.nn.functional as F
 from torch import Tensor
 
-from macco.train.data.batch import Slots
+from macco.train.data.slots import Slots
 
 
 def mean_per_sample(per_position: Tensor, slots: Slots, samples: Tensor | float) -> Tensor:

@@ -18,7 +18,7 @@ def triplet_ranking(
 ) -> Tensor:
     """Mean over samples of the mean over each one's negatives of max(0, margin + sig(negative) - sig(positive)).
 
-    positive: matching logits of pairs [B]; negative: of the same anchor with wrong partners, [B, K];
+    positive: matching logits of pairs [B]; negative: of the same anchor with negatives, [B, K];
     valid: [B, K] bool, which negatives exist (None: all). A sample without any counts as 0.
     """
     if valid is None:
@@ -28,14 +28,14 @@ def triplet_ranking(
 
 
 def hardest(similarity: Tensor, count: int) -> Tensor:
-    """In-batch negatives: for each anchor the `count` likeliest wrong partners, [B, count] int64.
+    """In-batch negatives: for each anchor the `count` likeliest of the other partners, [B, count] int64.
 
     similarity: [B, B], anchor by candidate, of any cheap model; its diagonal holds the true pairs. Without
     gradient. Where the batch has fewer than `count` others, all of them.
     """
     own = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    wrong = similarity.detach().masked_fill(own, -math.inf)
-    return wrong.topk(min(count, len(similarity) - 1), dim=1).indices
+    others = similarity.detach().masked_fill(own, -math.inf)
+    return others.topk(min(count, len(similarity) - 1), dim=1).indices
 
 
 def annealing(fraction: float, schedule: str = "exp") -> float:

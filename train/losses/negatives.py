@@ -16,8 +16,8 @@ def intra_modal_negatives(
     text, image: [b, D]; negatives: [C, D] of all ranks; valid: [C] bool. Returns the mean over captions.
     """
     right = (text * image).sum(1, keepdim=True)
-    wrong = (scale * text @ negatives.T).masked_fill(~valid, float("-inf"))
-    logits = torch.cat([scale * right, wrong], dim=1)
+    against = (scale * text @ negatives.T).masked_fill(~valid, float("-inf"))
+    logits = torch.cat([scale * right, against], dim=1)
     return F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 
 
@@ -40,8 +40,8 @@ def next_margin(
     """
     with torch.no_grad():
         right = (scale * (text * image).sum(1)).mean()
-        wrong = scale * (negatives @ image[:, :, None])[..., 0]
-        mean = (wrong * valid).sum(0) / valid.sum(0).clamp(min=1)
+        against = scale * (negatives @ image[:, :, None])[..., 0]
+        mean = (against * valid).sum(0) / valid.sum(0).clamp(min=1)
         return torch.where(valid.any(0), (right - mean).clamp(max=limit), margin)
 
 

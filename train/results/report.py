@@ -12,11 +12,11 @@ from PIL import Image
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.train.config import dump
-from macco.train.objectives.macco.examples import Example, Pixels, reconstruct
-from macco.train.results.product import saved_config
+from macco.train.layers import dump
+from macco.train.objectives.objective import Example, Pixels, load_objective
 from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read
+from macco.train.runs.weights import saved_config
 
 EXAMPLES = 6
 WIDTH, HEIGHT, PAD = 300, 110, 4  # of a curve, in SVG units
@@ -35,9 +35,7 @@ def write_report(run: Path) -> None:
     config = saved_config(run)
     rows = read(run)
     try:
-        if config.objective != "macco":
-            raise UserError(f"{config.objective} rebuilds nothing")
-        shown = "".join(_example(example) for example in reconstruct(run, config, EXAMPLES))
+        shown = "".join(_example(example) for example in load_objective(config).examples(run, EXAMPLES))
     except UserError as error:
         shown = f"<p>No reconstructions: {escape(str(error))}</p>"
     names = dict.fromkeys(name for row in rows for name in row if name != "step")

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from macco.pipeline.errors import UserError
-from macco.train.config import TrainConfig, flat, parse, preset, read, resolve
+from macco.train.config import TrainConfig
+from macco.train.layers import flat, parse, preset, read, resolve
 
 STUDIES: Final = Path(__file__).parents[1] / "studies"
 
@@ -95,7 +96,7 @@ class Control(_Strict):
     figures: list[Measure]
 
 
-class Plan(_Strict):
+class StudyPlan(_Strict):
     """A study."""
 
     title: Text
@@ -170,7 +171,7 @@ class Plan(_Strict):
             _require(measure.benchmark, self.tune.benchmarks, f"the benchmark of {measure.title!r}")
 
 
-def load_plan(name_or_path: str) -> Plan:
+def load_plan(name_or_path: str) -> StudyPlan:
     """A study that ships with macco by its name, or a YAML file.
 
     Raises UserError where there is none, or it is malformed.
@@ -184,7 +185,7 @@ def load_plan(name_or_path: str) -> Plan:
             )
         path = STUDIES / f"{name_or_path}.yaml"
     try:
-        return Plan.model_validate(read(path))
+        return StudyPlan.model_validate(read(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
 
-from macco.train.study.plan import Plan
+from macco.train.study.plan import StudyPlan
 
 NAMES: Final = 230  # width left of the panels
 PANEL, GAP = 190, 30
@@ -12,7 +12,7 @@ ROW, TOP, BOTTOM = 20, 44, 30
 COLOURS: Final = ("#4363d8", "#e6194b", "#3cb44b", "#f58231", "#911eb4", "#008080", "#9a6324")  # of groups
 
 
-def svg(plan: Plan, results: Mapping[str, Any]) -> str:
+def svg(plan: StudyPlan, results: Mapping[str, Any]) -> str:
     """An SVG page. Dashed line: the baseline; dotted line: the model that training starts from."""
     titles = [column.title for column in plan.columns if column.plot]
     arms = results["arms"]

@@ -11,16 +11,17 @@ import yaml
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.store import Store
-from macco.train.config import TrainConfig, dump, merged, parse, read, require_same, resolve
+from macco.train.config import TrainConfig
 from macco.train.data.negatives import write_negatives
 from macco.train.data.rows import NEGATIVES
+from macco.train.layers import dump, merged, parse, read, require_same, resolve
 from macco.train.study import tuning
-from macco.train.study.plan import Layer, Measure, Plan
+from macco.train.study.plan import Layer, Measure, StudyPlan
 from macco.train.study.plot import svg
 from macco.train.study.record import Record, read_record
 from macco.train.study.table import Runs, control, control_lines, markdown, summary
-from macco.train.study.trial import Job
-from macco.train.study.workers import Crew, Stop, crew
+from macco.train.study.trial import Trial
+from macco.train.study.workers import Stop, Workers
 
 BASE: Final = "base.yaml"
 TUNED: Final = "tuned.yaml"
@@ -46,10 +47,10 @@ class Order:
 
 
 @dataclass
-class Conduct:
+class Study:
     """A study under way. Runs lie in OUT/runs/ARM-SEED, candidates in OUT/tune/FAMILY/VALUES."""
 
-    plan: Plan
+    plan: StudyPlan
     order: Order
     stop: Stop
     say: Say
@@ -72,7 +73,7 @@ class Conduct:
         self._begin(arms)
         first = [name for name in arms if name in (plan.baseline, plan.control.arm)]
         rest = [name for name in arms if name not in first]
-        with crew(order.processes, self.stop) as workers:
+        with Workers(order.processes, self.stop) as workers:
             if not self._start(workers) or not self._warm_up(workers, arms):
                 return False
             for wave in (first, rest):
@@ -119,12 +120,12 @@ class Conduct:
         if (tuned := order.out / TUNED).is_file():  # of the arms of an earlier command too
             self.tuned = yaml.safe_load(tuned.read_text("utf-8")) or {}
         configs = [self._config(arm, 0, {}) for arm in arms]
-        if any(c.joint.offline if c.objective != "macco" else c.method.negatives for c in configs):
+        if any(config.settings.hard_negatives for config in configs):
             parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
             if not all(store.fs.exists(part) for part in parts):
                 write_negatives(store, 0, self.say)
 
-    def _start(self, workers: Crew) -> bool:
+    def _start(self, workers: Workers) -> bool:
         """Evaluate the model that training starts from."""
         plan, order = self.plan, self.order
         base = resolve(plan.base, order.overrides)
@@ -132,7 +133,7 @@ class Conduct:
         if order.tune:
             data[f"{START}-validation"] = (plan.tune.benchmarks, order.val)
         jobs = [
-            Job(name, order.out / name, base, benchmarks, folder, plan.templates, trained=False)
+            Trial(name, order.out / name, base, benchmarks, folder, plan.templates, trained=False)
             for name, (benchmarks, folder) in data.items()
         ]
         complete = self._do(workers, jobs)
@@ -147,12 +148,12 @@ class Conduct:
                     measure.of(record.figures)  # type: ignore[union-attr]
         return complete
 
-    def _warm_up(self, workers: Crew, arms: Sequence[str]) -> bool:
+    def _warm_up(self, workers: Workers, arms: Sequence[str]) -> bool:
         """Train what runs start from, where the plan has such: in OUT/warm-up/NAME."""
         plan, order = self.plan, self.order
         alone: Layer = {"data": {"workers": 0}, "seed": plan.tune.seed}
         jobs = [
-            Job(
+            Trial(
                 f"{WARM_UP} {name}",
                 self._warmed(name),
                 resolve(alone, plan.base, order.overrides, plan.warm_up[name]),
@@ -172,7 +173,7 @@ class Conduct:
     def _warmed(self, name: str) -> Path:
         return self.order.out / WARM_UP / name
 
-    def _tune(self, workers: Crew, arms: Sequence[str]) -> bool:
+    def _tune(self, workers: Workers, arms: Sequence[str]) -> bool:
         """Choose the hyper-parameters of the families of these arms, where that is not done."""
         plan, order = self.plan, self.order
         families = [
@@ -208,18 +209,18 @@ class Conduct:
         put_file(order.out / TUNED, yaml.safe_dump(self.tuned, sort_keys=False).encode())
         return True
 
-    def _candidate(self, family: str, values: dict[str, Any]) -> Job:
+    def _candidate(self, family: str, values: dict[str, Any]) -> Trial:
         plan, order = self.plan, self.order
         config = self._config(plan.tune.families[family].arm, plan.tune.seed, values)
         name = ",".join(f"{key}={value}" for key, value in values.items())
         folder = order.out / "tune" / family / name
-        return Job(f"{family} {name}", folder, config, plan.tune.benchmarks, order.val, plan.templates)
+        return Trial(f"{family} {name}", folder, config, plan.tune.benchmarks, order.val, plan.templates)
 
-    def _job(self, arm: str, seed: int) -> Job:
+    def _job(self, arm: str, seed: int) -> Trial:
         plan, order = self.plan, self.order
         values = self.values.get(plan.family(arm) or "", {})
         config, folder = self._config(arm, seed, values), self._folder(arm, seed)
-        return Job(
+        return Trial(
             f"{arm} seed {seed}", folder, config, plan.benchmarks, order.test, plan.templates, keep=order.keep
         )
 
@@ -232,7 +233,7 @@ class Conduct:
     def _folder(self, arm: str, seed: int) -> Path:
         return self.order.out / "runs" / f"{arm}-{seed}"
 
-    def _do(self, workers: Crew, jobs: Sequence[Job]) -> bool:
+    def _do(self, workers: Workers, jobs: Sequence[Trial]) -> bool:
         """Do what is not done of some jobs; returns whether all were tried."""
         left = [job for job in jobs if not job.finished()]
         done = 0

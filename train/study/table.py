@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from macco.train.evaluation.report import number, table
-from macco.train.study.plan import Measure, Plan
+from macco.train.study.plan import Measure, StudyPlan
 from macco.train.study.record import Record
 
 Runs = Mapping[str, Mapping[int, Record]]  # by arm and seed
@@ -37,7 +37,7 @@ def shared(runs: Mapping[int, Record], others: Mapping[int, Record]) -> list[int
     return sorted(runs.keys() & others.keys())
 
 
-def summary(plan: Plan, runs: Runs, start: Record) -> dict[str, Any]:
+def summary(plan: StudyPlan, runs: Runs, start: Record) -> dict[str, Any]:
     """All that the page and the plot show, and every figure behind it."""
     baseline = runs.get(plan.baseline, {})
     arms = {}
@@ -74,13 +74,13 @@ def summary(plan: Plan, runs: Runs, start: Record) -> dict[str, Any]:
     }
 
 
-def control(plan: Plan, runs: Runs) -> dict[str, Spread]:
+def control(plan: StudyPlan, runs: Runs) -> dict[str, Spread]:
     """What the positive control moves against the baseline."""
     arm, baseline = runs.get(plan.control.arm, {}), runs.get(plan.baseline, {})
     return {measure.title: difference(arm, baseline, measure) for measure in plan.control.figures}
 
 
-def control_lines(plan: Plan, moved: Mapping[str, Spread]) -> list[str]:
+def control_lines(plan: StudyPlan, moved: Mapping[str, Spread]) -> list[str]:
     """One line for each figure that the positive control is to move: it does by more than two standard errors."""
     names = plan.arms[plan.control.arm].title, plan.arms[plan.baseline].title
     lines = []
@@ -107,7 +107,7 @@ def shown(found: Spread, *, signed: bool = False, digits: int = 1) -> str:
     return value if found["sd"] is None else f"{value} ± {found['sd']:.{digits}f}"
 
 
-def markdown(plan: Plan, results: Mapping[str, Any]) -> str:
+def markdown(plan: StudyPlan, results: Mapping[str, Any]) -> str:
     """The page: results, differences, what was tuned, what failed."""
     titles, arms = results["columns"], results["arms"]
     baseline = plan.arms[plan.baseline].title

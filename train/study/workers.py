@@ -7,15 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
-from typing import Final
+from typing import Final, Self
 
 import torch
 
 from macco.pipeline.errors import UserError
-from macco.train.study.trial import Job, work
+from macco.train.study.trial import Trial, run_trial
 
 LOOK: Final = 0.5  # seconds between looks at whether to stop
 
@@ -26,11 +25,11 @@ Stop = Callable[[], bool]
 class Done:
     """What became of a job; `error` is empty where it is finished."""
 
-    job: Job
+    job: Trial
     error: str = ""
 
 
-class Crew:
+class Workers:
     """`processes` workers, or with 0 this process itself."""
 
     def __init__(self, processes: int, stop: Stop) -> None:
@@ -41,7 +40,16 @@ class Crew:
             self._asked = context.Event()
             self._pool = ProcessPoolExecutor(processes, context, _begin, (self._asked, processes))
 
-    def do(self, jobs: Iterable[Job]) -> Iterator[Done]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Let the workers end what they do, which is little where they were asked to stop."""
+        if self._pool is not None:
+            self._asked.set()
+            self._pool.shutdown(cancel_futures=True)
+
+    def do(self, jobs: Iterable[Trial]) -> Iterator[Done]:
         """Do jobs in this order; yields each as it ends. Ends early where it is asked to stop."""
         if self._pool is None:
             for job in jobs:
@@ -61,22 +69,6 @@ class Crew:
                 if not future.cancelled() and (done := _result(future)) is not None:
                     yield done
 
-    def close(self) -> None:
-        """Let the workers end what they do, which is little where they were asked to stop."""
-        if self._pool is not None:
-            self._asked.set()
-            self._pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def crew(processes: int, stop: Stop) -> Iterator[Crew]:
-    """A crew that is gone afterwards."""
-    made = Crew(processes, stop)
-    try:
-        yield made
-    finally:
-        made.close()
-
 
 def _result(future: "Future[Done | None]") -> Done | None:
     try:
@@ -87,10 +79,10 @@ def _result(future: "Future[Done | None]") -> Done | None:
         ) from error
 
 
-def _attempt(job: Job, stop: Stop) -> Done | None:
+def _attempt(job: Trial, stop: Stop) -> Done | None:
     """None where it was stopped. A job that fails costs its own figures alone."""
     try:
-        return Done(job) if work(job, stop) else None
+        return Done(job) if run_trial(job, stop) else None
     except Exception as error:
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         return Done(job, f"{kind}{' '.join(str(error).split())}")
@@ -115,5 +107,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _in_worker(job: Job) -> Done | None:
+def _in_worker(job: Trial) -> Done | None:
     return None if _asked.is_set() else _attempt(job, _asked.is_set)

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from macco.pipeline.concept import Concept
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import OBJECT, RELATION
-from macco.preprocess.config import ExtractConfig
+from macco.pipeline.schema import OBJECT, RELATION, Concept
 from macco.preprocess.demo import write_benchmark
 from macco.preprocess.demo.benchmark import word_orders
 from macco.preprocess.demo.changes import DIRECTED, HELD_OUT, SEEN, draw_case
@@ -22,7 +20,7 @@ from macco.preprocess.demo.claim import FORMS, Claim, Style, kin
 from macco.preprocess.demo.corpus import matching
 from macco.preprocess.demo.icons import COLOURS, NAMES, NOUNS
 from macco.preprocess.demo.scene import SIDE, Scene, Thing, held_out
-from macco.preprocess.extraction.shard import parse_here
+from macco.preprocess.graph.scene_graphs import SceneGraphs
 from macco.train.evaluation.benchmarks.demo import GROUPS, Demo
 from macco.train.evaluation.classification import class_names, open_labelled
 from macco.train.evaluation.item import Picture
@@ -96,7 +94,7 @@ def test_captions_are_true_of_their_image_and_false_of_the_other(
 ) -> None:
     """As the scene-graph parser reads them, which knows nothing of how they were made."""
     texts = sorted({row[key] for row in rows for key in ("caption_0", "caption_1") if key in row})
-    graphs = dict(zip(texts, parse_here(ExtractConfig())(texts)(), strict=True))
+    graphs = dict(zip(texts, SceneGraphs.load("en_caption", "repaired").parse(texts), strict=True))
     for row in rows:
         first, own = scenes[row["image_0"]], graphs[row["caption_0"]]
         assert len([c for c in own if c.kind == RELATION]) == (
@@ -229,7 +227,7 @@ class Oracle:
         return None
 
     def status(self, picture: Picture) -> str:
-        return "ok" if Path(picture.source).is_file() else "image_missing"
+        return "ok" if Path(picture.source).is_file() else "missing_image"
 
 
 def score(root: Path, scorer: Oracle) -> Outcome:
@@ -284,7 +282,7 @@ def test_images_that_are_missing_are_counted(root: Path, rows: list[dict[str, An
     assert found["order seen"] == 100
     assert found["composition seen"] is None
     assert found["winoground group seen"] is None
-    assert report["statuses"] == {"ok": 4 * IMAGES, "image_missing": len(rows) - 4 * IMAGES}
+    assert report["statuses"] == {"ok": 4 * IMAGES, "missing_image": len(rows) - 4 * IMAGES}
 
 
 def test_mistakes(root: Path, tmp_path: Path) -> None:

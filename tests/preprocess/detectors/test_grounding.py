@@ -172,6 +172,7 @@ def assert_same(one, other, at_least: float = 1.0) -> None:
         assert near.any(0).mean() >= at_least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "grounding-dino", "mm-grounding-dino"])
 def test_batch_equals_single(specs: dict[str, str], kind: str) -> None:
     detector = load(specs[kind])
@@ -190,6 +191,7 @@ def test_batch_equals_single(specs: dict[str, str], kind: str) -> None:
     assert together[0].scores.std() > 0.01  # the weights do say something
 
 
+@pytest.mark.slow
 def test_backends_agree_on_converted_weights(specs: dict[str, str], tmp_path: Path) -> None:
     pth, config = specs["original"].removeprefix("groundingdino:").split("@")
     convert_checkpoint(pth, tmp_path / "converted", config=config)
@@ -219,6 +221,7 @@ def test_tiny_images_and_images_without_phrases(specs: dict[str, str]) -> None:
     assert detector.detect([], []) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "grounding-dino", "mm-grounding-dino"])
 def test_bf16_is_close(specs: dict[str, str], kind: str) -> None:
     images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
@@ -269,6 +272,7 @@ def test_missing_models_name_the_command(tmp_path: Path, monkeypatch: pytest.Mon
             check_detector(spec)
 
 
+@pytest.mark.slow
 def test_unfit_weights_are_refused(specs: dict[str, str], tmp_path: Path) -> None:
     pth = specs["original"].removeprefix("groundingdino:").split("@")[0]
     with pytest.raises(UserError, match="of another size"):

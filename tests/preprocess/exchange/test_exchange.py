@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect
 from macco.preprocess.exchange.coco import export_coco, export_fiftyone
 from macco.preprocess.exchange.importing import import_tsv
 from macco.preprocess.exchange.tsv import COLUMNS, concepts_of, export_tsv

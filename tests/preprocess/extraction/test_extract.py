@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import BOXES, CONCEPTS, SAMPLES
 from macco.pipeline.store import Store
-from macco.pipeline.views import connect, dicts
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.retry import failed_samples
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
@@ -131,6 +131,7 @@ def test_every_broken_thing_is_a_counted_row(extractor: Extractor, tmp_path: Pat
     assert record["seconds"]["total"] > 0
 
 
+@pytest.mark.slow
 def test_rows_in_are_rows_out_over_several_chunks(extractor: Extractor, tmp_path: Path) -> None:
     count = CHUNK + 3
     members: dict[str, bytes] = {}
@@ -174,6 +175,7 @@ def test_a_shard_without_samples_is_committed(extractor: Extractor, tmp_path: Pa
     assert tables["boxes"].schema == BOXES  # typed, though nothing was seen
 
 
+@pytest.mark.slow
 def test_retry_does_only_the_failed_rows_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tar"
     members = {

@@ -21,7 +21,7 @@ from macco.preprocess.config import ExtractConfig
 from macco.preprocess.demo import write_corpus
 from macco.preprocess.extraction.retry import failed_shards
 from macco.preprocess.extraction.run import Job, RunConfig, extract_shards
-from macco.preprocess.sources import Item, Shard, plan
+from macco.preprocess.sources import Shard, SourceImage, plan
 
 CONFIG = ExtractConfig(device="cpu")
 
@@ -75,6 +75,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     return folder / "corpus", calm
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("commits", [1, 5])
 def test_kill_9_of_the_driver_then_the_same_command(
     many: tuple[Path, Store], tmp_path: Path, commits: int
@@ -93,6 +94,7 @@ def test_kill_9_of_the_driver_then_the_same_command(
     assert rows(Store.open(str(out))) == rows(calm)
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Store], tmp_path: Path) -> None:
     corpus, _ = many
     out = tmp_path / "store"
@@ -112,7 +114,7 @@ def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Sto
 class DeadlyShard(Shard):
     """A shard whose reader kills the process it runs in."""
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[SourceImage]:
         os._exit(9)
 
 
@@ -120,7 +122,7 @@ class DeadlyShard(Shard):
 class BrokenShard(Shard):
     """A shard that cannot be read."""
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[SourceImage]:
         raise OSError("the disk is on fire")
 
 
@@ -136,6 +138,7 @@ def kill_one_grounder(store: Store, stop: threading.Event, killed: list[int]) ->
         time.sleep(0.01)
 
 
+@pytest.mark.processes
 def test_on_ray_with_a_killed_actor_a_deadly_and_a_broken_shard(
     many: tuple[Path, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

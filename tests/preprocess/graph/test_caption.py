@@ -11,8 +11,8 @@ from macco.preprocess.graph.refusal import caption_status
     ("caption", "status"),
     [
         (None, "missing_caption"),
-        ("", "empty_caption"),
-        (" \n\t\u00a0", "empty_caption"),
+        ("", "missing_caption"),
+        (" \n\t\u00a0", "missing_caption"),
         ("x" * 1001, "caption_too_long"),
         ("собака на диване", "not_english"),
         ("一只狗 dog", None),

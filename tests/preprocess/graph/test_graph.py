@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 
-from macco.pipeline.concept import Concept
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept
 from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.lexicon import WHERE
 from macco.preprocess.graph.scene_graphs import SceneGraphs, places, readable
@@ -99,6 +98,7 @@ def test_original_rules_keep_their_misses() -> None:
     assert told(caption, find(caption, "original"))[-1] == "man -[picks]-> ball"
 
 
+@pytest.mark.slow
 def test_original_rules_are_scene_graph_parser_s_own() -> None:
     plain = sng_parser.Parser("spacy", model="blank:en")
     plain.unwrapped.nlp = lambda parsed: parsed
@@ -229,6 +229,7 @@ def wild_docs(draw: st.DrawFn) -> Iterator[Doc]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(wild_docs())
 def test_any_parse_gives_concepts(parsed: Doc) -> None:

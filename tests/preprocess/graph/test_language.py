@@ -127,6 +127,7 @@ def test_a_pipeline_without_lemmas_is_refused(tmp_path: Path) -> None:
         load_pipeline(str(tmp_path))
 
 
+@pytest.mark.processes
 def test_checking_does_not_import_spacy_or_torch() -> None:
     code = (
         "import sys; from macco.preprocess.graph.language import check_pipeline; check_pipeline(); "

@@ -1,7 +1,6 @@
 """Graphs as people and programs see them."""
 
-from macco.pipeline.concept import Concept, Span
-from macco.pipeline.schema import OBJECT, RELATION
+from macco.pipeline.schema import OBJECT, RELATION, Concept, Span
 from macco.preprocess.graph.show import render, to_json
 from tests.preprocess.graph.test_graph import find
 

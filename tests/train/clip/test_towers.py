@@ -1,5 +1,6 @@
 """The towers' pooled features are open_clip's own, and masking replaces exactly what it should."""
 
+from dataclasses import replace
 from typing import Any
 
 import open_clip
@@ -8,8 +9,10 @@ import torch
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.towers import Text, encode_both, image_tower
-from macco.train.data.batch import Batch, Slots
-from macco.train.objectives.macco.model import Macco, Method
+from macco.train.data.slots import Slots
+from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
 from tests.support.tiny import CONTEXT, SIZE, VOCABULARY, tiny_batch, tiny_clip, tiny_macco
 
 
@@ -55,17 +58,18 @@ def test_pooled_features_are_those_of_open_clip(make: Any) -> None:
         torch.testing.assert_close(cls, clip.encode_text(batch.tokens))
 
 
+@pytest.mark.slow
 def test_siglip_trains_with_every_loss() -> None:
     clip = siglip()
     tokens = tiny_batch().tokens
     tokens[tokens == 0] = 1  # its tokenizer pads with the end token
     tokens[tokens == VOCABULARY - 1] = 1
-    batch = Batch(
-        torch.randn(5, 3, 224, 224),
-        tokens,
-        torch.rand(5, CONTEXT) < 0.3,
-        torch.rand(5, 196) < 0.3,
-        list("abcde"),
+    batch = MaskedBatch(
+        images=torch.randn(5, 3, 224, 224),
+        tokens=tokens,
+        text_mask=torch.rand(5, CONTEXT) < 0.3,
+        patch_mask=torch.rand(5, 196) < 0.3,
+        ids=list("abcde"),
     )
     model = Macco(clip.train(), Method())
     assert model.clip.logit_scale.exp().item() == pytest.approx(100, rel=1e-5)
@@ -82,7 +86,7 @@ def test_siglip_trains_with_every_loss() -> None:
     ends = (tokens == 1).int().argmax(1)
     assert torch.equal(text.valid(tokens).sum(1), ends + 1)
     with pytest.raises(UserError, match="pad captions to 16"):
-        model(Batch(batch.images, tokens[:, :8], batch.text_mask[:, :8], batch.patch_mask, batch.ids))
+        model(replace(batch, tokens=tokens[:, :8], text_mask=batch.text_mask[:, :8], text_slots=None))
 
 
 def test_masking_changes_masked_samples_only() -> None:
@@ -133,7 +137,7 @@ def test_slots_list_what_is_set() -> None:
 
 def test_bf16_stays_near_float32() -> None:
     model, batch = tiny_macco().float(), tiny_batch()
-    batch = Batch(batch.images.float(), batch.tokens, batch.text_mask, batch.patch_mask, batch.ids)
+    batch = replace(batch, images=batch.images.float())
     full = model(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = model(batch)

@@ -16,11 +16,11 @@ import torch
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.cache import write_cache
+from macco.train.config import MaskConfig
 from macco.train.data import crops as images
 from macco.train.data.loader import Batches
-from macco.train.data.masks import MaskConfig
-from macco.train.data.open import open_training_data
 from macco.train.data.shuffle import Epoch
+from macco.train.objectives.macco.batches import open_training_data
 from tests.support.drawn import drawn_store, jpeg, record, rows, tar
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
@@ -81,6 +81,7 @@ def test_an_epoch_shows_each_sample_at_most_once_and_the_next_another_order(stor
     assert loader.epoch == 2
 
 
+@pytest.mark.processes
 def test_workers_change_nothing(store):
     alone = list(load(store))
     shared = load(store, workers=2)
@@ -88,6 +89,7 @@ def test_workers_change_nothing(store):
     shared.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("taken", [0, 3, PER_EPOCH, PER_EPOCH + 2])
 def test_a_resumed_run_gets_the_same_batches(store, taken):
     def endless(loader):
@@ -112,7 +114,7 @@ def test_a_loop_that_breaks_goes_on_where_it_was(store):
 
 
 def test_ranks_share_an_epoch_in_equal_steps(store):
-    parts = [load(store, rank=rank, world_size=3, batch_size=4) for rank in range(3)]
+    parts = [load(store, rank=rank, world_size=3, batch_size=12) for rank in range(3)]
     shown = [[name for batch in part for name in batch.ids] for part in parts]
     assert {len(names) for names in shown} == {20}
     assert len({name for names in shown for name in names}) == 60
@@ -129,7 +131,7 @@ def test_another_number_of_ranks_may_go_on_between_epochs_only(store):
     loader = load(store)
     between = loader.state_dict()
     next(iter(loader))
-    other = load(store, world_size=2, batch_size=4)
+    other = load(store, rank=0, world_size=2, batch_size=8)
     other.load_state_dict(between)
     with pytest.raises(UserError, match="batch_size"):
         other.load_state_dict(loader.state_dict())
@@ -189,6 +191,7 @@ def test_nothing_left_is_a_users_mistake(store, tmp_path):
         load(store, cache=str(tmp_path))
 
 
+@pytest.mark.processes
 def test_unreadable_images_are_replaced_counted_and_limited(tmp_path):
     source = tmp_path / "00000.tar"
     places = tar(source, [jpeg(i) for i in range(40)])

@@ -9,9 +9,10 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torchvision.transforms import RandomResizedCrop
 
 from macco.pipeline.errors import UserError
+from macco.train.config import MaskConfig
 from macco.train.data.clean import clean
 from macco.train.data.crops import RATIO, SCALE, draw_crop
-from macco.train.data.masks import Crop, Grounded, MaskConfig, draw, patches
+from macco.train.data.masks import Crop, Grounded, draw, patches
 from macco.train.data.tokens import Tokenize
 from tests.support.drawn import CAPTION
 

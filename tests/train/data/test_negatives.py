@@ -7,7 +7,7 @@ import pytest
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.train.data.negatives import Vocabulary, edited, negatives, write_negatives
-from macco.train.data.open import open_training_data
+from macco.train.objectives.macco.batches import open_training_data
 from tests.support.drawn import CAPTION, drawn_store, jpeg, record, rows, tar
 
 OTHER = "A big cat is resting at an ashen desk"  # its words stand where CAPTION's do

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.step import backward
 from tests.support.tiny import gradients, tiny_batch, tiny_macco
@@ -22,7 +22,7 @@ BATCH = 6
 MICRO = (3, 2)  # a rank's half at once, and in two parts
 
 
-def whole_batch() -> Batch:
+def whole_batch() -> MaskedBatch:
     """Sample 0 has no text mask and all other edge cases lie in the first half: the halves are unlike."""
     batch = tiny_batch(BATCH)
     random = torch.Generator().manual_seed(9)
@@ -31,7 +31,7 @@ def whole_batch() -> Batch:
     return replace(batch, negatives=negatives, negative_valid=torch.rand(BATCH, 2, generator=random) < 0.6)
 
 
-def model_and_gradients(batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor], Macco]:
+def model_and_gradients(batches: list[MaskedBatch]) -> tuple[dict[str, Tensor], dict[str, Tensor], Macco]:
     model = tiny_macco(negatives=2, imc=0.2, cmr=0.2)
     losses = backward(model, batches)
     ranks.average_gradients(model.parameters())
@@ -65,6 +65,7 @@ def test_accumulation_sees_all_negatives(size: int) -> None:
     assert_close(part_grads, grads)
 
 
+@pytest.mark.processes
 def test_two_ranks_are_one(tmp_path: Path) -> None:
     losses, grads, _ = model_and_gradients([whole_batch()])
     with socket.socket() as probe:

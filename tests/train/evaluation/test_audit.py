@@ -3,16 +3,26 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
-from macco.pipeline.dhash import dhash
+from macco.pipeline.pictures import dhash
+from macco.pipeline.query import connect
 from macco.pipeline.schema import SAMPLES
 from macco.pipeline.store import Store
+from macco.preprocess.config import ExtractConfig, RunConfig
+from macco.preprocess.exchange.importing import import_tsv
+from macco.preprocess.exchange.tsv import COLUMNS
+from macco.preprocess.extraction.run import extract_shards
+from macco.preprocess.extraction.shard import Job
+from macco.preprocess.sources import plan
 from macco.train.evaluation import registry
 from macco.train.evaluation.audit import audit, stored_images
 from macco.train.evaluation.item import Picture
 from macco.train.evaluation.manifest import Places
+from tests.pipeline.test_pictures import PICTURES, encode
 from tests.support.evaluated import EXCERPTS, pictures_of
 from tests.support.rows import record, tables
 
@@ -80,3 +90,33 @@ def test_files_of_a_benchmark_that_are_not_there_are_named(data: Places, tmp_pat
     assert pictures
     (line,) = absent
     assert lost.name in line
+
+
+@pytest.mark.parametrize("kind", [*PICTURES, "JPEG, turned", "large JPEG", "large PNG"])
+def test_the_identical_picture_is_found_by_content(kind: str, tmp_path: Path) -> None:
+    """The benchmark's file is one that a store was extracted from, or that a table was imported from."""
+    noise = np.random.default_rng(3).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo = Image.fromarray(noise).resize((1900, 1700), Image.Resampling.BICUBIC)
+    data = {
+        "JPEG, turned": lambda: encode(photo.resize((90, 70)), "JPEG", exif=turned),
+        "large JPEG": lambda: encode(photo, "JPEG"),
+        "large PNG": lambda: encode(photo, "PNG"),
+    }.get(kind, PICTURES.get(kind))
+    assert data is not None
+    (tmp_path / "stored").write_bytes(data())
+    (tmp_path / "asked").write_bytes(data())
+    (tmp_path / "t.tsv").write_text("filepath\ttitle\nstored\ta red dog\n")
+    config = ExtractConfig(device="cpu")
+    extracted = Store.create(str(tmp_path / "store"), config.settings())
+    extract_shards(extracted, [Job(s) for s in plan([f"{tmp_path}/t.tsv"])], config, RunConfig(workers=0))
+    columns = "\t".join(COLUMNS[:7])
+    (tmp_path / "macco.tsv").write_text(f"{columns}\na red dog\tstored\t[]\t[]\t[]\t[]\t[]\n")
+    assert import_tsv(tmp_path / "macco.tsv", str(tmp_path / "imported"), str(tmp_path)) == {"ok": 1}
+    for store in (extracted, Store.open(str(tmp_path / "imported"))):
+        assert connect(store).execute("SELECT status FROM samples").fetchall() == [("ok",)]
+        found = audit(stored_images(store), "b", [Picture(str(tmp_path / "asked"))], distance=0)
+        assert (found.images, found.unreadable) == (1, 0)
+        assert found.by_hash + found.flat == 1
+        assert not found.flat or kind == "bits"

@@ -160,6 +160,7 @@ def test_crops_and_parquet_cells(tmp_path: Path, encoder: DualEncoder) -> None:
     assert np.linalg.norm(whole) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.processes
 def test_workers_give_the_same_features(data: Places, loaded: Any) -> None:
     pictures = pictures_of("sugarcrepe", data)
     alone = DualEncoder(*loaded, batch_size=4).image_features(pictures)

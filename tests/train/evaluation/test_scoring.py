@@ -183,7 +183,7 @@ def test_missing_images_are_counted_and_shift_nothing(tmp_path: Path) -> None:
     found = figures(outcome)
     assert (found["add_obj"], found["add_att"], found["macro"]) == (100.0, None, None)
     assert [one["used"] for one in outcome.report["counts"]] == [1, 0, 2, 2, 2, 2, 2]
-    assert outcome.report["statuses"] == {"ok": 11, "image_missing": 3}
+    assert outcome.report["statuses"] == {"ok": 11, "missing_image": 3}
     assert outcome.items.num_rows == 14
     assert outcome.items["scores"].null_count == outcome.items["answers"].null_count == 3
 

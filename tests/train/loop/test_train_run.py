@@ -20,14 +20,15 @@ from macco.pipeline.store import Store
 from macco.train.cli import app
 from macco.train.clip.load import load_clip
 from macco.train.clip.write import export_open_clip
-from macco.train.config import PRESETS, dump, parse, preset, preset_names, read, require_same, resolve
 from macco.train.data.negatives import write_negatives
+from macco.train.layers import PRESETS, dump, parse, preset, preset_names, read, require_same, resolve
+from macco.train.loop.optimizer import factor
 from macco.train.loop.run import train
-from macco.train.loop.schedule import factor
-from macco.train.results.product import export_run, trained_clip
+from macco.train.results.product import export_run
 from macco.train.results.report import write_report
 from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read as read_metrics
+from macco.train.runs.weights import trained_clip
 from tests.support import ROOT
 from tests.support.drawn import drawn_store
 
@@ -107,6 +108,7 @@ def whole(small, tmp_path_factory):
 EXTRAS = ["ema=0.9", "validation.where=key < '000000010'", "save_every=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(steps, small, whole, tmp_path):
     config = small(*EXTRAS)
@@ -131,6 +133,7 @@ def test_metrics_the_best_checkpoint_and_the_configuration_are_kept(small, whole
     assert resolve(read(whole / "config.yaml")) == small(*EXTRAS)
 
 
+@pytest.mark.slow
 def test_losses_fall(small, tmp_path):
     train(small("steps=25", "optimizer.lr=3e-3", "optimizer.predictor_lr=1e-2"), tmp_path, never, quiet)
     rows = read_metrics(tmp_path)
@@ -171,6 +174,7 @@ def test_each_preset_moves_the_right_parameters(name, small, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_hard_negatives_and_their_margins_go_on_bit_equal(small, store, tmp_path):
     write_negatives(Store.open(store), 0, quiet)
     config = small("steps=3", presets=["ceclip-macco"])
@@ -186,6 +190,7 @@ def test_hard_negatives_and_their_margins_go_on_bit_equal(small, store, tmp_path
 SMOOTH = ["optimizer.eps=0.1", "steps=3"]
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_memory(small, tmp_path):
     for name, size in (("whole", 0), ("cut", 6)):
         train(small(*SMOOTH, f"micro_batch={size}"), tmp_path / name, never, quiet)
@@ -204,6 +209,7 @@ def macco_train(*arguments, **variables):
     return subprocess.Popen([sys.executable, "-m", "macco.train.cli", *arguments], env=environment, **pipes)
 
 
+@pytest.mark.processes
 def test_two_ranks_do_what_one_does(small, tmp_path):
     # One step is an epoch, so that both see the same samples in each step.
     config = small(*SMOOTH, "data.batch_size=60")
@@ -224,20 +230,26 @@ def test_two_ranks_do_what_one_does(small, tmp_path):
     assert not said[1][0]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(small, tmp_path):
+@pytest.mark.processes
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number, code):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(dump(small("steps=100000")))
+    # A shell's background job ignores ctrl-c, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = macco_train("run", "--config", str(config), "--out", str(run))
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 240
     while not read_metrics(run) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=240)
-    assert process.returncode == 143, said
+    assert process.returncode == code, said
     assert f"macco-train run --out {run}" in said
     assert state(run)["step"] == read_metrics(run)[-1]["step"] > 0
 
 
+@pytest.mark.slow
 def test_export_mixes_the_weights_that_are_asked_for(small, whole, clip, tmp_path):
     start, trained = load_clip(clip).model.state_dict(), trained_clip(whole, "latest").model.state_dict()
     assert all(torch.equal(value, state(whole)["model"][f"clip.{n}"]) for n, value in trained.items())
@@ -310,6 +322,7 @@ def test_the_rate_rises_and_falls_to_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+@pytest.mark.processes
 def test_the_commands(whole, clip, tmp_path):
     runner = CliRunner()
     assert "ablation-mlm-mim" in runner.invoke(app, ["presets"]).output
@@ -324,6 +337,7 @@ def test_the_commands(whole, clip, tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.slow
 def test_predictors_may_learn_first_on_towers_as_they_are(small, clip, tmp_path):
     config = small("optimizer.predictors_first=2", "steps=3")
     assert not train(config, tmp_path, after(2), quiet)
@@ -348,6 +362,7 @@ def test_without_predictors_none_learn_first(small, tmp_path):
     assert state(tmp_path)["step"] == 1
 
 
+@pytest.mark.slow
 def test_predictors_come_from_another_run(small, whole, clip, tmp_path):
     config = small(f"model.predictors={whole}", "steps=1", "optimizer.predictor_lr=0", "optimizer.lr=0")
     train(config, tmp_path / "a", never, quiet)

@@ -21,16 +21,16 @@ from PIL import Image
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.write import export_open_clip
-from macco.train.config import dump, parse
+from macco.train.layers import dump, parse
 from macco.train.runs.metrics import FILE as METRICS
-from macco.train.study.plan import Limit, Measure, Plan, Tuning, load_plan
+from macco.train.study.plan import Limit, Measure, StudyPlan, Tuning, load_plan
 from macco.train.study.plot import svg
 from macco.train.study.record import Record, read_record, training_seconds
-from macco.train.study.study import Conduct, Order
+from macco.train.study.study import Order, Study
 from macco.train.study.table import control_lines, difference, shown, spread, summary
-from macco.train.study.trial import Job
+from macco.train.study.trial import Trial
 from macco.train.study.tuning import choose, judge
-from macco.train.study.workers import crew
+from macco.train.study.workers import Workers
 from tests.support.drawn import drawn_store
 
 CLIP = {
@@ -130,11 +130,11 @@ def tiny(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def conduct(place: Path, out: Path, *assignments: str, stop: Any = never, **changes: Any) -> Conduct:
+def study_in(place: Path, out: Path, *assignments: str, stop: Any = never, **changes: Any) -> Study:
     overrides = parse([f"data.store={place / 'store'}", *assignments])
     given = {"test": place / "data", "val": place / "data"} | changes
     order = Order(out=out, overrides=overrides, **given)
-    return Conduct(load_plan(str(place / "study.yaml")), order, stop, quiet)
+    return Study(load_plan(str(place / "study.yaml")), order, stop, quiet)
 
 
 def results(out: Path) -> Any:
@@ -152,12 +152,13 @@ def results(out: Path) -> Any:
 def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that was never stopped, in this process."""
     out = tmp_path_factory.mktemp("whole")
-    study = conduct(place, out)
+    study = study_in(place, out)
     assert study.run()
     assert not study.failed
     return out
 
 
+@pytest.mark.slow
 def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
     plan = tiny(place)
     plan["warm_up"] = {"first": {"steps": 1}, "second": {"steps": 1, "seed": 5}}
@@ -173,7 +174,7 @@ def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
         seeds=[0],
         tune=False,
     )
-    study = Conduct(load_plan(str(file)), order, never, quiet)
+    study = Study(load_plan(str(file)), order, never, quiet)
     assert study.run()
     assert not study.failed
     for arm, start in (("contrastive", "first"), ("macco", "second")):
@@ -238,6 +239,7 @@ def test_mistakes_in_a_plan_are_named(
         load_plan(str(tmp_path / "study.yaml")).check({})
 
 
+@pytest.mark.slow
 def test_a_study_leaves_tables_a_plot_and_small_runs(whole: Path) -> None:
     found = json.loads((whole / "study.json").read_text())
     assert list(found["arms"]) == ["contrastive", "negclip", "longer"]
@@ -258,18 +260,20 @@ def test_a_study_leaves_tables_a_plot_and_small_runs(whole: Path) -> None:
     assert len([one for one in plot if one.tag.endswith("circle")]) == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_finished_study_does_nothing_again_and_refuses_other_settings(place: Path, whole: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in whole.rglob("record.json")}
     before = results(whole)
-    assert conduct(place, whole).run()
+    assert study_in(place, whole).run()
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("record.json")} == times
     assert results(whole) == before
     with pytest.raises(UserError, match="begun with steps = 2, not 5"):
-        conduct(place, whole, "steps=5").run()
+        study_in(place, whole, "steps=5").run()
     with pytest.raises(UserError, match=r"begun with optimizer\.lr"):
-        conduct(place, whole, tune=False).run()
+        study_in(place, whole, tune=False).run()
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -277,12 +281,14 @@ def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same(
     while True:
         looks = iter([False] * 6)  # fewer than two runs take
         rounds += 1
-        if conduct(place, tmp_path, stop=lambda looks=looks: next(looks, True)).run():
+        if study_in(place, tmp_path, stop=lambda looks=looks: next(looks, True)).run():
             break
     assert rounds > 4
     assert results(tmp_path) == results(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -327,10 +333,10 @@ def test_a_run_that_fails_costs_only_itself(place: Path, tmp_path: Path) -> None
     )
     good = plan.config("contrastive", 0, {}, store)
     jobs = [
-        Job(name, tmp_path / name, config, ["cola"], place / "data", "simple")
+        Trial(name, tmp_path / name, config, ["cola"], place / "data", "simple")
         for name, config in (("bad", bad), ("good", good))
     ]
-    with crew(0, never) as workers:
+    with Workers(0, never) as workers:
         done = list(workers.do(jobs))
     assert [bool(one.error) for one in done] == [True, False]
     assert read_record(tmp_path / "good") is not None
@@ -356,14 +362,15 @@ def test_a_figure_that_is_not_there_stops_a_study_at_its_start(place: Path, tmp_
             overrides=parse([f"data.store={place / 'store'}"]),
         )
         with pytest.raises(UserError, match="no figure 'txt'"):
-            Conduct(load_plan(str(tmp_path / "study.yaml")), order, never, quiet).run()
+            Study(load_plan(str(tmp_path / "study.yaml")), order, never, quiet).run()
         assert not (tmp_path / "out" / "tune").exists()
 
 
+@pytest.mark.slow
 def test_what_was_tuned_stays_when_other_arms_are_asked_for(place: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    assert conduct(place, out, arms=["negclip"], seeds=[0, 0]).run()
+    assert study_in(place, out, arms=["negclip"], seeds=[0, 0]).run()
     assert results(out)["tuned"] == results(whole)["tuned"]
 
 
@@ -384,7 +391,9 @@ def test_means_deviations_and_differences() -> None:
 
 def test_time_is_paired_by_seed_and_summed_over_stops(place: Path, tmp_path: Path) -> None:
     x = {"title": "x", "benchmark": "b", "figures": ["x"]}
-    plan = Plan.model_validate(tiny(place) | {"columns": [x], "control": {"arm": "negclip", "figures": [x]}})
+    plan = StudyPlan.model_validate(
+        tiny(place) | {"columns": [x], "control": {"arm": "negclip", "figures": [x]}}
+    )
     runs = {
         "contrastive": {0: record(10, x=1.0), 1: record(20, x=1.0)},
         "negclip": {0: record(20, x=3.0), 1: record(60, x=5.0)},

@@ -1,5 +1,6 @@
 """Batches of regions, for joint encoders: a frozen tower's features, or images with the boxes that follow the crop."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -8,83 +9,61 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import nms
 
 from macco.train.data.batch import Batch
-from macco.train.data.crops import BrokenImageError, cut, decode, draw_crop, read
-from macco.train.data.loader import Batches, RegionPlan
-from macco.train.data.masks import Crop
+from macco.train.data.crops import BrokenImageError
+from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Sample
 from macco.train.objectives.joint.feature_files import ShardFeatures
-
-NEAR = 0.9  # intersection over union from which two boxes are one region
-Boxes = NDArray[np.float32]
+from macco.train.objectives.joint.regions import RegionPlan, regions_of
 
 
-def regions_of(plan: RegionPlan, boxes: Boxes, crop: Crop | None = None) -> Tensor:
-    """The regions [V, 4] of an image, or of a crop of it: x0, y0, x1, y1 in 0..1 of what is seen.
+@dataclass(frozen=True, kw_only=True)
+class RegionBatch(Batch):
+    """B captions with V regions of each image, padded at the end. With features there are no images [B, 0]."""
 
-    boxes: [K, 5], x0, y0, x1, y1 in 0..1 of the whole image and a score. Boxes: the whole of what is seen, then
-    the best ones, without those below the least score, outside, or near a better one. Grid: all patches.
-    """
-    if plan.kind == "grid":
-        return cells(plan.grid)
-    found = torch.from_numpy(boxes[boxes[:, 4] >= plan.box_score]).float()
-    corners, scores = found[:, :4], found[:, 4]
-    if crop is not None:
-        size = torch.tensor([crop.image_width, crop.image_height] * 2)
-        start = torch.tensor([crop.left, crop.top] * 2)
-        corners = (corners * size - start) / torch.tensor([crop.width, crop.height] * 2)
-    corners = corners.clamp(0, 1)
-    inside = (corners[:, 2:] > corners[:, :2]).all(1)
-    corners = torch.cat([torch.tensor([[0.0, 0, 1, 1]]), corners[inside]])
-    scores = torch.cat([torch.tensor([torch.inf]), scores[inside]])
-    return corners[nms(corners, scores, NEAR)[: plan.count]]
+    boxes: Tensor  # [B, V, 4]: x0, y0, x1, y1 in 0..1 of the image as it is seen
+    regions: Tensor  # [B, V] bool: regions that are no padding
+    features: Tensor | None = None  # [B, V, D] float16, of a frozen tower
+    pooled: Tensor | None = None  # [B, D] float16: the whole images, as the tower pools them
 
 
-def cells(grid: tuple[int, int]) -> Tensor:
-    """The boxes of all patches, [P, 4], row by row."""
-    rows, columns = grid
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    corners = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], -1)
-    return corners.flatten(0, 1)
+@dataclass(frozen=True, kw_only=True)
+class RegionPairs(Recipe):
+    """Captions and regions, whose features lie in the folder `features`; without it crops with their regions."""
 
+    regions: RegionPlan
+    features: str | None = None  # a folder that `features.make_features` filled
 
-class RegionBatches(Batches):
-    """Batches without masks, whose images are regions."""
+    @property
+    def box_score(self) -> float | None:
+        return self.regions.box_score if self.features is None and self.regions.kind == "boxes" else None
 
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
-        plan, regions = self.plan, self.plan.regions
-        assert regions is not None
-        tokens = plan.tokenize(sample.caption).ids
+        tokens = self.tokenize(sample.caption).ids
         image: NDArray[np.uint8] = np.empty(0, np.uint8)
         features = pooled = torch.empty(0)
-        if regions.features is not None:
-            found = _shard(regions.features, sample.shard).image(sample.id.rpartition("/")[0])
+        if self.features is not None:
+            found = _shard(self.features, sample.shard).image(sample.id.rpartition("/")[0])
             if found is None:
                 raise BrokenImageError("it could not be read when region features were made")
             boxes, features, pooled = found
         else:
-            whole = decode(read(sample.source, sample.member, sample.offset, sample.size), plan.image_size)
-            crop = draw_crop(*whole.size, random)
-            boxes = regions_of(regions, sample.regions, crop)
-            image = cut(whole, crop, plan.image_size)
-        return sample.id, image, tokens, boxes, features, pooled, self.wrong(sample)
+            image, crop = self.crop(sample, random)
+            boxes = regions_of(self.regions, sample.regions, crop)
+        return sample.id, image, tokens, boxes, features, pooled, self.hard_negatives(sample)
 
-    def collate(self, made: list[Any]) -> Batch:
-        ids, images, tokens, boxes, features, pooled, wrong = zip(*made, strict=True)
-        padded = self.pad(tokens)
+    def collate(self, made: list[Any]) -> RegionBatch:
+        ids, images, tokens, boxes, features, pooled, hard = zip(*made, strict=True)
         count = torch.tensor([len(each) for each in boxes])
-        cached = self.plan.regions is not None and self.plan.regions.features is not None
-        negatives, valid = self.pad_wrong(tokens, wrong)
-        return Batch(
-            torch.from_numpy(np.stack(images)),
-            padded,
-            torch.zeros_like(padded, dtype=torch.bool),
-            torch.zeros(len(made), 0, dtype=torch.bool),
-            list(ids),
-            negatives,
-            valid,
+        cached = self.features is not None
+        negatives, valid = self.pad_negatives(tokens, hard)
+        return RegionBatch(
+            images=torch.from_numpy(np.stack(images)),
+            tokens=self.pad(tokens),
+            ids=list(ids),
+            negatives=negatives,
+            negative_valid=valid,
             boxes=pad_sequence(list(boxes), batch_first=True),
             regions=torch.arange(int(count.max())) < count[:, None],
             features=pad_sequence(list(features), batch_first=True) if cached else None,

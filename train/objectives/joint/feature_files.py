@@ -9,7 +9,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.store import Store
+from macco.pipeline.folder import Folder
 
 
 def read_header(file: IO[bytes]) -> dict[str, str]:
@@ -30,15 +30,16 @@ class ShardFeatures:
     @classmethod
     def open(cls, folder: str, shard: str) -> "ShardFeatures":
         """Open what `make_features` wrote of a shard into `folder`, an absolute path or a URL."""
-        store = Store(folder)
-        path = store.path(f"{shard}.safetensors")
+        where = Folder(folder)
+        name = f"{shard}.safetensors"
+        path = where.path(name)
         try:
-            if store.local:
+            if where.local:
                 file: Any = safe_open(path, "pt")
                 whole = {name: file.get_slice(name) for name in ("boxes", "features", "pooled")}
                 starts = file.get_tensor("starts").tolist()
                 return cls(whole.__getitem__, json.loads(file.metadata()["images"]), starts)
-            data = store.fs.cat_file(path)
+            data = where.read(name)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it to make it again") from error
         tensors = load(data)

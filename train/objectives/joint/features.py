@@ -20,17 +20,15 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from macco.pipeline import folder as files
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
 from macco.train.data.crops import BrokenImageError, decode, read, whole
-from macco.train.data.loader import RegionPlan
 from macco.train.distributed import ranks
-from macco.train.objectives.joint.batches import NEAR, regions_of
 from macco.train.objectives.joint.feature_files import read_header
-from macco.train.objectives.joint.regions import pool_regions
-from macco.train.objectives.objective import Objective
+from macco.train.objectives.joint.regions import NEAR, RegionPlan, pool_regions, regions_of
+from macco.train.objectives.model import Model
 
 FOLDER: Final = "regions"
 FORMAT: Final = 1  # of the files: another one, another key
@@ -42,7 +40,7 @@ Regions = Callable[[NDArray[np.float32]], Tensor]  # boxes [K, 5] of an image to
 
 
 def prepared(
-    store: Store, model: Objective, plan: RegionPlan, device: torch.device, log: Callable[[str], None]
+    store: Store, model: Model, plan: RegionPlan, device: torch.device, log: Callable[[str], None]
 ) -> str:
     """The folder with a plan's features of every committed shard; what is not there is made first."""
     settings: dict[str, Any] = {"kind": plan.kind}
@@ -51,7 +49,7 @@ def prepared(
     return make_features(store, model, settings, partial(regions_of, plan), device, log)
 
 
-def features_key(model: Objective, settings: dict[str, Any]) -> str:
+def features_key(model: Model, settings: dict[str, Any]) -> str:
     """A name for the tower as it computes, and for the regions that are taken."""
     digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
     visual = model.image.module
@@ -64,7 +62,7 @@ def features_key(model: Objective, settings: dict[str, Any]) -> str:
 
 def make_features(
     store: Store,
-    model: Objective,
+    model: Model,
     settings: dict[str, Any],
     regions: Regions,
     device: torch.device,
@@ -77,11 +75,11 @@ def make_features(
     Raises:
         UserError: the store cannot be written to.
     """
-    folder = Store(f"{store.url}/{FOLDER}/{features_key(model, settings)}")
+    folder = Folder(f"{store.url}/{FOLDER}/{features_key(model, settings)}")
     try:
-        folder.fs.makedirs(folder.root, exist_ok=True)
+        folder.make()
         if ranks.rank() == 0:
-            files.put(folder.fs, folder.path("about.json"), json.dumps(settings, indent=1).encode())
+            folder.put("about.json", json.dumps(settings, indent=1).encode())
         missing = [s for s in sorted(store.committed()) if not _is_made(folder, s, _stamp(store, s))]
         mine = missing[ranks.rank() :: ranks.world()]
         for number, shard in enumerate(mine, 1):
@@ -92,18 +90,18 @@ def make_features(
     except OSError as error:
         raise UserError(f"cannot write region features to {folder.url}: {error}") from error
     ranks.mean(torch.zeros(1, device=device))  # wait for the others
-    return str(folder.url)
+    return folder.url
 
 
 def _stamp(store: Store, shard: str) -> str:
     return hashlib.sha256(json.dumps(store.shard(shard), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_made(folder: Store, shard: str, stamp: str) -> bool:
-    path = folder.path(f"{shard}.safetensors")
-    if not folder.fs.exists(path):
+def _is_made(folder: Folder, shard: str, stamp: str) -> bool:
+    name = f"{shard}.safetensors"
+    if not folder.exists(name):
         return False
-    with folder.fs.open(path, "rb") as file:
+    with folder.fs.open(folder.path(name), "rb") as file:
         return read_header(file)["stamp"] == stamp
 
 
@@ -134,7 +132,7 @@ def _chunks(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 @torch.inference_mode()
 def _make(
-    store: Store, shard: str, folder: Store, model: Objective, regions: Regions, device: torch.device
+    store: Store, shard: str, folder: Folder, model: Model, regions: Regions, device: torch.device
 ) -> tuple[int, int]:
     side = model.image.grid[0] * model.image.patch[0]
 
@@ -169,5 +167,5 @@ def _make(
         tensors = {name: torch.zeros(0, 1) for name in parts}
     tensors["starts"] = torch.tensor(counts).cumsum(0)
     metadata = {"images": json.dumps(keys), "stamp": _stamp(store, shard)}
-    files.put(folder.fs, folder.path(f"{shard}.safetensors"), save(tensors, metadata))
+    folder.put(f"{shard}.safetensors", save(tensors, metadata))
     return len(keys), broken

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.data.batch import Batch
 from macco.train.losses.congruence import congruence
 from macco.train.losses.matching import hardest, triplet_ranking
+from macco.train.objectives.joint.batches import RegionBatch
 from macco.train.objectives.joint.encoder import JointEncoder, Pairs
 from macco.train.objectives.joint.regions import pool_regions
 from macco.train.objectives.joint.settings import JointConfig
-from macco.train.objectives.objective import Objective
+from macco.train.objectives.model import Model
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """Wrong partners of B anchors: places in the batch [B, K], and, for images, captions made offline."""
+class Negatives:
+    """Negatives of B anchors: places in the batch [B, K], and, for images, captions made offline."""
 
     places: Tensor  # [B, K] int64
     valid: Tensor  # [B, K] bool
@@ -28,7 +28,7 @@ class Wrong:
     captions_valid: Tensor | None = None  # [B, H] bool
 
 
-class JointModel(Objective):
+class JointModel(Model):
     """The CLIP gives regions, words and a cheap similarity; only the encoder, or its image tower too, is trained."""
 
     def __init__(self, clip: nn.Module, objective: str, config: JointConfig) -> None:
@@ -49,14 +49,11 @@ class JointModel(Objective):
         if config.tower == "trained":
             for parameter in self.image.parameters():
                 parameter.requires_grad_(True)
-        self.encoder = _encoder(config, self._region_width(), self.text.vocabulary, self.text.context)
-
-    @property
-    def hard_negatives(self) -> int:
-        return self.config.offline
+        self.encoder = _encoder(config, self.region_width(), self.text.vocabulary, self.text.context)
 
     @torch.no_grad()
-    def _region_width(self) -> int:
+    def region_width(self) -> int:
+        """The width of the features of a region."""
         parameter = next(self.image.module.parameters())
         size = [g * p for g, p in zip(self.image.grid, self.image.patch, strict=True)]
         embedded = self.image.embed(parameter.new_zeros(1, 3, *size))
@@ -67,10 +64,8 @@ class JointModel(Objective):
         for layer in self.encoder.bert.encoder.layer[:-1]:  # the last one is listened to
             layer.compile(dynamic=True)
 
-    def pairs(self, batch: Batch) -> tuple[Pairs, Tensor]:
+    def pairs(self, batch: RegionBatch) -> tuple[Pairs, Tensor]:
         """The B true pairs, and the images' pooled features [B, D]."""
-        assert batch.boxes is not None
-        assert batch.regions is not None
         if batch.features is not None and batch.pooled is not None:
             features, pooled = batch.features.float(), batch.pooled.float()
         else:
@@ -84,10 +79,10 @@ class JointModel(Objective):
         return Pairs(tokens, present, words, features, boxes, regions)
 
     @torch.no_grad()
-    def wrong(self, batch: Batch, pooled: Tensor, *, image_anchored: bool) -> Wrong:
+    def negatives(self, batch: RegionBatch, pooled: Tensor, *, image_anchored: bool) -> Negatives:
         """The hardest partners in the batch by CLIP's own similarity, and for images those made offline.
 
-        Another caption of the same image is no wrong one, nor is an equal caption of another.
+        Another caption of the same image is no negative, nor is an equal caption of another.
         """
         text = self.text.encode(self.text.embed(batch.tokens), self.text.ends(batch.tokens)).cls
         similarity = F.normalize(text.float(), dim=-1) @ F.normalize(pooled.float(), dim=-1).T
@@ -97,19 +92,19 @@ class JointModel(Objective):
         same = image[:, None] == image
         same |= (batch.tokens[:, None] == batch.tokens).all(-1)
         similarity = (similarity.T if image_anchored else similarity).masked_fill(same, -torch.inf)
-        offline = self.hard_negatives if image_anchored else 0
+        offline = self.config.offline if image_anchored else 0
         places = hardest(similarity, max(0, self.config.negatives - offline))
         valid = similarity.gather(1, places).isfinite()
         if not offline:
-            return Wrong(places, valid)
-        return Wrong(places, valid, batch.negatives, batch.negative_valid)
+            return Negatives(places, valid)
+        return Negatives(places, valid, batch.negatives, batch.negative_valid)
 
     def losses(
-        self, pairs: Pairs, wrong: Wrong, rows: slice, *, image_anchored: bool, tau: float
+        self, pairs: Pairs, negatives: Negatives, rows: slice, *, image_anchored: bool, tau: float
     ) -> dict[str, Tensor]:
         """Means over the anchors `rows`: "rank", where asked for "congruence", and "loss", their weighted sum.
 
-        Image-anchored: wrong captions, and attention among regions (direction V); else wrong images and
+        Image-anchored: negatives are captions, and attention among regions (direction V); else images and
         attention among words (L). tau: the factor of the attention loss.
         """
         own = _picked(pairs, lambda x: x[rows])
@@ -120,7 +115,7 @@ class JointModel(Objective):
             positive, attention = self.encoder.with_attention(own)
             attention = attention.mirrored() if image_anchored else attention
             losses["congruence"] = congruence(attention, self.kind).mean()
-        others, valid = self._others(pairs, own, wrong, rows, image_anchored)
+        others, valid = self._others(pairs, own, negatives, rows, image_anchored)
         negative = (
             self.encoder(others).view(valid.shape) if valid.numel() else positive.new_zeros(valid.shape)
         )
@@ -129,32 +124,35 @@ class JointModel(Objective):
         return losses | {"loss": losses["rank"] + (share * losses["congruence"] if self.kind else 0)}
 
     def _others(
-        self, pairs: Pairs, own: Pairs, wrong: Wrong, rows: slice, image_anchored: bool
+        self, pairs: Pairs, own: Pairs, negatives: Negatives, rows: slice, image_anchored: bool
     ) -> tuple[Pairs, Tensor]:
-        """Each anchor with its K wrong partners, [b * K], and which are valid [b, K]."""
-        places, valid = wrong.places[rows], wrong.valid[rows]
+        """Each anchor with its K negatives, [b * K], and which are valid [b, K]."""
+        places, valid = negatives.places[rows], negatives.valid[rows]
         if not image_anchored:
             tokens = own.tokens.repeat_interleave(places.shape[1], 0)
             images = [x[places.flatten()] for x in (pairs.features, pairs.boxes, pairs.regions)]
             return self._pairs(tokens, *images), valid
         tokens = pairs.tokens[places]  # [b, K, L]
-        if wrong.captions is not None and wrong.captions_valid is not None:
-            made = wrong.captions[rows]
+        if negatives.captions is not None and negatives.captions_valid is not None:
+            made = negatives.captions[rows]
             length = max(tokens.shape[-1], made.shape[-1])
             # CLIP's padding is 0.
             tokens, made = (F.pad(t, (0, length - t.shape[-1])) for t in (tokens, made))
-            tokens, valid = torch.cat([tokens, made], 1), torch.cat([valid, wrong.captions_valid[rows]], 1)
+            tokens, valid = (
+                torch.cat([tokens, made], 1),
+                torch.cat([valid, negatives.captions_valid[rows]], 1),
+            )
         count = tokens.shape[1]
         images = [x.repeat_interleave(count, 0) for x in (own.features, own.boxes, own.regions)]
         return self._pairs(tokens.flatten(0, 1), *images), valid
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: RegionBatch) -> dict[str, Tensor]:
         """Both kinds of step, their mean; the attention loss with its whole weight: for validation."""
         pairs, pooled = self.pairs(batch)
         found = [
             self.losses(
                 pairs,
-                self.wrong(batch, pooled, image_anchored=anchored),
+                self.negatives(batch, pooled, image_anchored=anchored),
                 slice(None),
                 image_anchored=anchored,
                 tau=1.0,

@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from transformers import VisualBertConfig, VisualBertModel
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.load import LoadedClip, load_clip
-from macco.train.clip.start import architecture, load_start
+from macco.train.clip.load import LoadedClip, architecture, load_clip, load_start
+from macco.train.clip.write import write_clip
 from macco.train.objectives.joint.encoder import JointEncoder
 from macco.train.objectives.joint.model import JointModel
 from macco.train.objectives.joint.settings import JointConfig
-from macco.train.results.product import saved_config, write
 from macco.train.runs import checkpoint
+from macco.train.runs.weights import saved_config
 
-SETTINGS, WEIGHTS, CLIP = "joint.json", "joint.safetensors", "clip"
+SETTINGS, WEIGHTS, CLIP = JointConfig.product, "joint.safetensors", "clip"
 
 
 class Joint(NamedTuple):
@@ -50,16 +50,11 @@ def export_joint(run: Path, out: Path, weights: str = "") -> None:
     """Write the joint encoder of a run as a folder, which `macco-train eval` opens."""
     joint = trained_joint(run, weights)
     clip, config = joint.clip, architecture(saved_config(run).model.name)
-    write(clip.model, out / CLIP, "open_clip", config, clip.tokenizer)
+    write_clip(clip.model, out / CLIP, "open_clip", config, clip.tokenizer)
     state = {name: value.contiguous() for name, value in joint.encoder.state_dict().items()}
     save_file(state, out / WEIGHTS)
     settings = {"encoder": joint.encoder.bert.config.to_diff_dict(), "joint": asdict(joint.config)}
     (out / SETTINGS).write_text(json.dumps(settings, indent=2))
-
-
-def find_joint(path: Path) -> Path | None:
-    """The folder of an exported joint encoder: the path itself, or the model of a finished run."""
-    return next((folder for folder in (path, path / "model") if (folder / SETTINGS).is_file()), None)
 
 
 def read_joint(folder: Path) -> Joint:

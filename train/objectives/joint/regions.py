@@ -1,9 +1,59 @@
-"""Region features: an image tower's patch features, pooled by the boxes of the store."""
+"""Regions: which boxes of the store an image has, and an image tower's patch features pooled by them."""
 
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import nms
+
+from macco.train.data.masks import Crop
+
+NEAR: Final = 0.9  # intersection over union from which two boxes are one region
+Boxes = NDArray[np.float32]
 
 GEOMETRY = 7  # x0, y0, x1, y1, width, height, area
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """Which regions of an image a joint encoder sees."""
+
+    kind: Literal["boxes", "grid"]
+    count: int  # regions at most; the first is the whole image
+    box_score: float
+    grid: tuple[int, int]  # patches: rows, columns
+
+
+def regions_of(plan: RegionPlan, boxes: Boxes, crop: Crop | None = None) -> Tensor:
+    """The regions [V, 4] of an image, or of a crop of it: x0, y0, x1, y1 in 0..1 of what is seen.
+
+    boxes: [K, 5], x0, y0, x1, y1 in 0..1 of the whole image and a score. Boxes: the whole of what is seen, then
+    the best ones, without those below the least score, outside, or near a better one. Grid: all patches.
+    """
+    if plan.kind == "grid":
+        return cells(plan.grid)
+    found = torch.from_numpy(boxes[boxes[:, 4] >= plan.box_score]).float()
+    corners, scores = found[:, :4], found[:, 4]
+    if crop is not None:
+        size = torch.tensor([crop.image_width, crop.image_height] * 2)
+        start = torch.tensor([crop.left, crop.top] * 2)
+        corners = (corners * size - start) / torch.tensor([crop.width, crop.height] * 2)
+    corners = corners.clamp(0, 1)
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)
+    corners = torch.cat([torch.tensor([[0.0, 0, 1, 1]]), corners[inside]])
+    scores = torch.cat([torch.tensor([torch.inf]), scores[inside]])
+    return corners[nms(corners, scores, NEAR)[: plan.count]]
+
+
+def cells(grid: tuple[int, int]) -> Tensor:
+    """The boxes of all patches, [P, 4], row by row."""
+    rows, columns = grid
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    corners = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], -1)
+    return corners.flatten(0, 1)
 
 
 def geometry(boxes: Tensor) -> Tensor:

@@ -1,26 +1,54 @@
 """The settings of the joint objectives."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from macco.pipeline.errors import UserError
+from macco.train.config import Count, ObjectiveSettings, Positive
+
+if TYPE_CHECKING:
+    from macco.train.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig:
-    """The joint encoder, what it sees, and its losses. Only objectives other than macco read it."""
+class JointConfig(ObjectiveSettings):
+    """The joint encoder, what it sees, and its losses."""
+
+    group: ClassVar[str] = "joint"
+    product: ClassVar[str] = "joint.json"
 
     pretrained: str = ""  # VisualBERT weights, by name or folder; empty: random ones in the sizes below
-    layers: int = 12
-    width: int = 768
-    heads: int = 12
+    layers: Positive = 12
+    width: Positive = 768
+    heads: Positive = 12
     dropout: float = 0.1
     regions: Literal["boxes", "grid"] = "boxes"  # the store's boxes, or the image tower's patches
-    count: int = 36  # regions of an image at most, the whole image being the first; grid: all patches, always
+    count: Positive = (
+        36  # regions of an image at most, the whole image being the first; grid: all patches, always
+    )
     box_score: float = 0.2  # boxes that score less are no regions
     tower: Literal["frozen", "trained"] = "frozen"  # frozen: regions are made once, and kept in the store
-    negatives: int = 31  # for each anchor, as far as the batch has them
-    offline: int = 0  # of them hard negative captions of the store's scene graphs (macco-train negatives)
+    negatives: Positive = 31  # for each anchor, as far as the batch has them
+    offline: Count = 0  # of them hard negative captions of the store's scene graphs (macco-train negatives)
     margin: float = 0.2
     weight: float = 1.0  # of the attention loss
     schedule: Literal["exp", "linear", "log", "constant"] = "exp"  # how that weight grows over training
     row_normalised: bool = False  # CACR's variant without a second softmax; of IAIS's size, and not CACR
     eval_store: str = ""  # a store of the benchmarks' images, whose boxes evaluation takes
+
+    @property
+    def hard_negatives(self) -> int:
+        return self.offline
+
+    def check(self, config: "TrainConfig") -> None:
+        if config.ema:
+            raise UserError("ema averages a CLIP's weights: leave it 0 for a joint objective")
+        if config.interpolate < 1:
+            raise UserError("interpolate mixes a CLIP with its start: leave it 1 for a joint objective")
+        if self.offline > self.negatives:
+            raise UserError("joint.offline is more than joint.negatives, of which they are a part")
+        if config.data.batch_size < 2:
+            raise UserError("data.batch_size is 1: in-batch negatives need at least 2")
+
+
+SETTINGS = JointConfig

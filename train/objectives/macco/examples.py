@@ -1,73 +1,48 @@
 """A few reconstructions to look at: words predicted at masked places, masked patches painted."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from macco.train.clip.start import load_start
-from macco.train.config import TrainConfig
-from macco.train.data.batch import Batch
-from macco.train.loop.run import open_loader
 from macco.train.losses.masked import patch_pixels
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
-from macco.train.runs import checkpoint
+from macco.train.objectives.objective import Example, Pixels
 
-Pixels = NDArray[np.uint8]  # [S, S, 3]
 TOP = 3  # words shown at a masked place
 
 
-@dataclass(frozen=True)
-class Example:
-    """One masked pair, and what the model makes of it."""
-
-    id: str
-    words: list[tuple[str, list[str]]]  # each token, and where it was masked the likeliest ones
-    image: Pixels
-    masked: Pixels
-    painted: Pixels | None  # None where the run reconstructs no pixels
-
-
 @torch.no_grad()
-def reconstruct(run: Path, config: TrainConfig, count: int) -> list[Example]:
-    """Show the latest checkpoint of a run some samples of its training set.
+def reconstruct(model: Macco, batch: MaskedBatch, tokenizer: Any) -> list[Example]:
+    """Show what a model makes of a batch.
 
     Pixels are predicted up to each patch's mean and contrast, which are taken from the original.
     """
-    data = replace(config.data, batch_size=count, workers=0)
-    start = load_start(config.model, config.seed)
-    model = Macco(start.model, config.method)
-    model.load_state_dict(checkpoint.load(run, checkpoint.LATEST)["model"])
-    loader = open_loader(data, model, start.tokenizer, config.masks, config.seed, lambda line: None)
-    batch = next(iter(loader))
+    method = model.method
     pixels = model.pixels(batch.images)
-    model.method = replace(config.method, negatives=0)
     encodings = model.encode(batch, pixels)
     likeliest: list[list[int]] = []
-    if config.method.mlm:
+    if method.mlm:
         likeliest = model.words(batch, encodings).topk(TOP).indices.tolist()
     painted = None
-    if config.method.mim:
+    if method.mim:
         target = patch_pixels(pixels, model.image.patch, batch.patch_slots)
         rebuilt = model.rebuilt(batch, encodings)
-        if config.method.normalise_pixels:
+        if method.normalise_pixels:
             rebuilt = rebuilt * (target.var(1, keepdim=True) + 1e-6).sqrt() + target.mean(1, keepdim=True)
         painted = _images(model, _put(pixels, rebuilt, batch, model.image.patch))
     grey = torch.zeros(int(batch.patch_mask.sum()), 3 * model.image.patch[0] * model.image.patch[1])
     images, masked = (_images(model, x) for x in (pixels, _put(pixels, grey, batch, model.image.patch)))
-    words = _words(batch, model.text.valid(batch.tokens), likeliest, start.tokenizer)
+    words = _words(batch, model.text.valid(batch.tokens), likeliest, tokenizer)
     return [
         Example(batch.ids[i], words[i], images[i], masked[i], None if painted is None else painted[i])
-        for i in range(count)
+        for i in range(len(batch))
     ]
 
 
 def _words(
-    batch: Batch, valid: Tensor, likeliest: list[list[int]], tokenizer: Any
+    batch: MaskedBatch, valid: Tensor, likeliest: list[list[int]], tokenizer: Any
 ) -> list[list[tuple[str, list[str]]]]:
     decode = getattr(tokenizer, "tokenizer", tokenizer).decode
     guesses = iter(likeliest)
@@ -82,7 +57,7 @@ def _words(
     return captions
 
 
-def _put(pixels: Tensor, patches: Tensor, batch: Batch, patch: tuple[int, int]) -> Tensor:
+def _put(pixels: Tensor, patches: Tensor, batch: MaskedBatch, patch: tuple[int, int]) -> Tensor:
     """The images [B, 3, S, S] with the masked patches replaced by [M, p * p * 3]."""
     painted = pixels.clone()
     across = pixels.shape[3] // patch[1]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,46 +10,24 @@ from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.towers import Encoded, encode_both
-from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
+from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
 from macco.train.losses.masked import masked_pixels, masked_words, patch_pixels
 from macco.train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
+from macco.train.objectives.macco.attention import (
+    DISTRIBUTED,
+    heard,
+    image_logits,
+    self_logits,
+    text_logits,
+)
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
-from macco.train.objectives.macco.regulariser import heard, regulariser
-from macco.train.objectives.objective import Objective
+from macco.train.objectives.macco.settings import Method
+from macco.train.objectives.model import Model
 
 MAX_LOGIT_SCALE = math.log(100)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """What is optimised: the weights of the losses (0 turns one off and skips its work) and the switches."""
-
-    contrast: float = 1.0
-    mca: bool = True  # masked samples in the contrast; False: CLIP's own loss
-    mir: float = 0.1
-    mlm: float = 20.0
-    mim: float = 250.0
-    negatives: int = 0  # hard negatives per caption, more candidates for each image (NegCLIP)
-    imc: float = 0.0  # CE-CLIP's intra-modal contrast and cross-modal ranking, where there are hard negatives
-    cmr: float = 0.0
-    margin_limit: float = 5.0  # of the ranking's adaptive margins, on the scaled similarity
-    stop_gradient: bool = True  # predictors do not train the tower that shows them the other modality's image
-    injection: bool = True  # of the pooled feature into tokens
-    normalise_pixels: bool = True
-    freeze: Literal["", "image", "text"] = ""  # the tower to leave as it is
-    text_depth: int = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
-    image_depth: int = 3
-    heads: int = 0  # of the predictors; 0: one per 64 of the joint width
-    congruence: float = 0.0  # of the towers' attention with each other's (train/regulariser.py)
-    congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
-    reference: bool = False  # the public code's numerics: the image predictor attends to padding too
-
-    @property
-    def masked_views(self) -> bool:
-        """Whether masked samples take part in a contrastive loss."""
-        return bool((self.contrast and self.mca) or self.mir)
 
 
 @dataclass(frozen=True)
@@ -65,7 +42,7 @@ class Encodings:
     inputs: tuple[Tensor, Tensor] | None = None  # of the last blocks, text and image: for the regulariser
 
 
-class Macco(Objective):
+class Macco(Model):
     """An open_clip model under the MACCO objective."""
 
     def __init__(self, clip: nn.Module, method: Method) -> None:
@@ -85,15 +62,10 @@ class Macco(Objective):
             self.prediction_image = ImagePredictor(joint, heads, method.image_depth, grid, patch)
         if method.negatives:
             self.register_buffer("margin", torch.zeros(method.negatives))
-        self.alone = False  # predictors learn alone: the towers are as they are, and keep no graph
         if method.congruence and not (method.mlm and method.mim):
             raise UserError("method.congruence needs both predictors: leave method.mlm and method.mim on")
         self._freeze()
-        self.clamp_logit_scale()  # SigLIP's starts above
-
-    @property
-    def hard_negatives(self) -> int:
-        return self.method.negatives
+        self.after_step()  # SigLIP's starts above
 
     def _joint_width(self) -> int:
         with torch.no_grad():
@@ -119,9 +91,12 @@ class Macco(Objective):
             parameter.requires_grad_(False)
 
     @torch.no_grad()
-    def clamp_logit_scale(self) -> None:
-        """Keep the factor on the cosine at or below 100; call it after each optimizer step."""
+    def after_step(self) -> None:
+        """Keep the factor on the cosine at or below 100."""
         self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def new_state(self) -> set[str]:
+        return super().new_state() - {"margin"}  # it adapts to the run
 
     def compile_blocks(self) -> None:
         """torch.compile each transformer block in place: one compilation for all blocks of a tower."""
@@ -129,9 +104,12 @@ class Macco(Objective):
             for block in tower.blocks:
                 block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
 
-    def encode(self, batch: Batch, pixels: Tensor) -> Encodings:
-        """Run the towers on the batch and, as far as the losses ask for it, on its masked twin."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.alone):
+    def encode(self, batch: MaskedBatch, pixels: Tensor, *, alone: bool = False) -> Encodings:
+        """Run the towers on the batch and, as far as the losses ask for it, on its masked twin.
+
+        alone: the predictors learn alone; the towers are as they are, and keep no graph.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
             if not self.method.congruence:
                 return self._encode(batch, pixels)
             with heard(self.text.blocks[-1]) as text, heard(self.image.blocks[-1]) as image:
@@ -140,16 +118,14 @@ class Macco(Objective):
             size = len(batch)
             return replace(encodings, inputs=(text[0][:size], image[0][:size]))
 
-    def _encode(self, batch: Batch, pixels: Tensor) -> Encodings:
+    def _encode(self, batch: MaskedBatch, pixels: Tensor) -> Encodings:
         m = self.method
         text_mask = batch.text_mask if m.masked_views or m.mlm else None
         patch_mask = batch.patch_mask if m.masked_views or m.mim else None
         text, masked_text = encode_both(self.text, batch.tokens, text_mask, self.text_mask_token)
         image, masked_image = encode_both(self.image, pixels, patch_mask, self.image_mask_token)
         negatives = None
-        if m.negatives:
-            if batch.negatives is None or batch.negatives.shape[1] != m.negatives:
-                raise UserError(f"batches hold no {m.negatives} hard negatives per caption: set negatives=0")
+        if m.negatives and batch.negatives is not None:
             encoded, _ = encode_both(self.text, batch.negatives.flatten(0, 1), None, self.text_mask_token)
             negatives = encoded.cls.view(*batch.negatives.shape[:2], -1)
         return Encodings(text, image, masked_text, masked_image, negatives)
@@ -179,7 +155,8 @@ class Macco(Objective):
         losses: dict[str, Tensor] = {}
         negatives = valid = None
         if m.negatives:
-            assert negative_valid is not None
+            if negative_valid is None or features.shape[1] != views + m.negatives:
+                raise UserError(f"batches hold no {m.negatives} hard negatives per caption: set negatives=0")
             valid = ranks.gather(negative_valid.int()).bool()  # [B, K]
             losses |= self._on_negatives(features, negative_valid, everywhere, valid, scale)
             negatives, valid = everywhere[:, views:].flatten(0, 1), valid.flatten()
@@ -210,7 +187,7 @@ class Macco(Objective):
                 margin.copy_(next_margin(*every, margin, self.method.margin_limit))
         return losses
 
-    def words(self, batch: Batch, encodings: Encodings) -> Tensor:
+    def words(self, batch: MaskedBatch, encodings: Encodings) -> Tensor:
         """Predicted words at the masked tokens: logits [M, vocabulary]."""
         text, image = encodings.masked_text, encodings.image
         assert text is not None
@@ -220,7 +197,7 @@ class Macco(Objective):
         logits: Tensor = self.prediction_text(self.injected(text), shown, batch.text_slots)
         return logits
 
-    def rebuilt(self, batch: Batch, encodings: Encodings) -> Tensor:
+    def rebuilt(self, batch: MaskedBatch, encodings: Encodings) -> Tensor:
         """Predicted pixels of the masked patches: [M, p * p * 3]."""
         image, text = encodings.masked_image, encodings.text
         assert image is not None
@@ -237,7 +214,7 @@ class Macco(Objective):
 
     def reconstruction(
         self,
-        batch: Batch,
+        batch: MaskedBatch,
         encodings: Encodings,
         pixels: Tensor,
         samples: tuple[Tensor, Tensor],
@@ -257,13 +234,45 @@ class Macco(Objective):
             normalise = self.method.normalise_pixels
             losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
         if self.method.congruence:
-            losses["congruence"] = regulariser(self, batch, encodings) / (size or len(batch))
+            found, kind = self.attention(batch, encodings), self.method.congruence_kind
+            both = congruence(found, kind) + congruence(found.mirrored(), kind)
+            losses["congruence"] = both.sum() / 2 / (size or len(batch))
         return losses
 
-    def forward(self, batch: Batch, samples: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+    def attention(self, batch: MaskedBatch, encodings: Encodings) -> Attention:
+        """Attention among words and patches, and between them by the predictors; in direction L (see attention.py).
+
+        Where the text tower is causal, so is its block, and direction L compares what it allows.
+        """
+        assert encodings.inputs is not None
+        assert self.prediction_text is not None
+        assert self.prediction_image is not None
+        present = self.text.valid(batch.tokens)
+        place = torch.arange(present.shape[1], device=present.device)
+        words = present & (place < present.sum(1, keepdim=True) - 1)  # the last one is the end
+        if not self.text.fixed_length:  # SigLIP's captions have no start token
+            words = words & (place > 0)
+        prefix = self.image.prefix
+        text, image = self.injected(encodings.text), self.injected(encodings.image)[:, prefix:]
+        own, other = (
+            self_logits(tower.blocks[-1], x)
+            for tower, x in zip((self.text, self.image), encodings.inputs, strict=True)
+        )
+        reached = torch.is_grad_enabled() and self.method.congruence_kind == DISTRIBUTED
+        with torch.set_grad_enabled(reached):
+            across = text_logits(self.prediction_text, text, image)
+            valid = None if self.method.reference else present
+            back = image_logits(self.prediction_image, image, text, valid)
+        patches = words.new_ones(len(batch), image.shape[1])
+        causal = self.text.module.attn_mask is not None
+        return Attention(own, across, back, other[:, :, prefix:, prefix:], words, patches, causal=causal)
+
+    def forward(
+        self, batch: MaskedBatch, samples: tuple[Tensor, Tensor] | None = None, *, alone: bool = False
+    ) -> dict[str, Tensor]:
         """All losses of one batch: each that is on, unweighted, and "loss", their weighted sum."""
         pixels = self.pixels(batch.images)
-        encodings = self.encode(batch, pixels)
+        encodings = self.encode(batch, pixels, alone=alone)
         with torch.autocast(pixels.device.type, enabled=False):
             losses = self.contrastive(self.features(encodings), batch.negative_valid)
         samples = samples or masked_samples([batch], pixels.device)
@@ -275,7 +284,7 @@ class Macco(Objective):
         return torch.stack([getattr(self.method, name) * loss for name, loss in losses.items()]).sum()
 
 
-def masked_samples(batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+def masked_samples(batches: Sequence[MaskedBatch], device: torch.device) -> tuple[Tensor, Tensor]:
     """Samples with a masked token, and with a masked patch: all batches, all ranks, divided by the ranks."""
     counts = [sum(b.text_slots.samples for b in batches), sum(b.patch_slots.samples for b in batches)]
     text, image = ranks.mean(torch.tensor(counts, dtype=torch.float32, device=device)).unbind()

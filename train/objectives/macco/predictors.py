@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from macco.train.data.batch import Slots
+from macco.train.data.slots import Slots
 
 
 def inject(tokens: Tensor, cls: Tensor) -> Tensor:

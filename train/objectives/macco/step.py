@@ -12,30 +12,33 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from macco.train.data.batch import Batch
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco, masked_samples
 
 
 def backward(
     model: Macco,
-    batches: Sequence[Batch],
+    batches: Sequence[MaskedBatch],
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    *,
+    alone: bool = False,
 ) -> dict[str, Tensor]:
     """Add the gradients of one step, whose batch is cut into `batches`, to the parameters.
 
-    precision: makes the autocast context of a forward pass. Returns what `Macco.forward` would return for the
-    whole batch on this rank, detached. Gradients are this rank's: `ranks.average_gradients` comes after.
+    precision: makes the autocast context of a forward pass; alone: as in `Macco.encode`. Returns what
+    `Macco.forward` would return for the whole batch on this rank, detached. Gradients are this rank's:
+    `ranks.average_gradients` comes after.
     """
     device = batches[0].tokens.device
     samples = masked_samples(batches, device)
     if len(batches) == 1:
         with precision():
-            losses: dict[str, Tensor] = model(batches[0], samples)
+            losses: dict[str, Tensor] = model(batches[0], samples, alone=alone)
         torch.autograd.backward(losses["loss"])
         return {name: loss.detach() for name, loss in losses.items()}
 
     with torch.no_grad(), precision():
-        features = [model.features(model.encode(b, model.pixels(b.images))) for b in batches]
+        features = [model.features(model.encode(b, model.pixels(b.images), alone=alone)) for b in batches]
     cached = torch.cat(features).requires_grad_()
     valid = None
     if batches[0].negative_valid is not None:
@@ -50,7 +53,7 @@ def backward(
     for i, batch in enumerate(batches):
         with precision():
             pixels = model.pixels(batch.images)
-            encodings = model.encode(batch, pixels)
+            encodings = model.encode(batch, pixels, alone=alone)
             parts = model.reconstruction(batch, encodings, pixels, samples, size)
             onto = model.features(encodings)
         total = model.weighted(parts) if parts else onto.new_zeros(())

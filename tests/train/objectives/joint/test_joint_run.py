@@ -15,21 +15,23 @@ from typer.testing import CliRunner
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.train.cli import app
-from macco.train.clip.start import load_start
+from macco.train.clip.load import load_start
 from macco.train.clip.write import export_open_clip
-from macco.train.config import parse, preset, resolve
-from macco.train.data.batch import Batch
-from macco.train.data.loader import RegionPlan
+from macco.train.data.loader import open_loader
 from macco.train.data.masks import Crop
 from macco.train.data.negatives import write_negatives
 from macco.train.evaluation.item import Picture
-from macco.train.loop.run import begin, open_loader, train
+from macco.train.layers import parse, preset, resolve
+from macco.train.loop.run import train
+from macco.train.loop.state import State, build_model
 from macco.train.losses.congruence import congruence
 from macco.train.losses.matching import annealing
 from macco.train.objectives.joint import features
-from macco.train.objectives.joint.batches import cells, regions_of
+from macco.train.objectives.joint.batches import RegionBatch
 from macco.train.objectives.joint.model import JointModel, read_tokens
-from macco.train.objectives.objective import Objective
+from macco.train.objectives.joint.regions import RegionPlan, cells, regions_of
+from macco.train.objectives.model import Model
+from macco.train.objectives.objective import Scoring, load_objective
 from macco.train.results.scorers import open_scorer, run_scorer
 from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read as read_metrics
@@ -82,13 +84,17 @@ def small(store: str, clip: str) -> Any:
     return make
 
 
-def opened(config: Any) -> tuple[Any, Batch]:
+def opened(config: Any) -> tuple[Any, RegionBatch]:
     """The state of a run before its first step, and its first batch."""
-    start, device = load_start(config.model, config.seed), torch.device("cpu")
-    training = begin(config, start.model, device)
-    training.total = config.steps
-    given = (training.model, start.tokenizer, config.masks, config.seed, quiet, config.joint, device)
-    return training, next(iter(open_loader(config.data, *given)))
+    start, device, objective = (
+        load_start(config.model, config.seed),
+        torch.device("cpu"),
+        load_objective(config),
+    )
+    model = build_model(objective, start.model, device)
+    recipe = objective.recipe(model, start.tokenizer, config.data, device, quiet)
+    loader = open_loader(config.data, recipe, seed=config.seed, log=quiet)
+    return State(objective, model, config.steps), next(iter(loader))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -104,7 +110,7 @@ def test_the_losses_are_those_of_each_pair_by_itself(
     for step, anchored in enumerate((True, False)):
         training.step = step
         pairs, pooled = model.pairs(batch)
-        wrong = model.wrong(batch, pooled, image_anchored=anchored)
+        wrong = model.negatives(batch, pooled, image_anchored=anchored)
         rank, attentive = 0.0, 0.0
         for i in range(len(batch)):
             own = one(pairs, i, i)
@@ -169,7 +175,7 @@ def test_wrong_partners_are_wrong(small: Any) -> None:
     batch.ids[1] = batch.ids[0].rpartition("/")[0] + "/1"  # another caption of the same image
     _, pooled = model.pairs(batch)
     for anchored in (True, False):
-        wrong = model.wrong(batch, pooled, image_anchored=anchored)
+        wrong = model.negatives(batch, pooled, image_anchored=anchored)
         kept = [set(p[v].tolist()) for p, v in zip(wrong.places, wrong.valid, strict=True)]
         equal_captions = (batch.tokens[:, None] == batch.tokens).all(-1)
         for i, places in enumerate(kept):
@@ -183,7 +189,7 @@ def test_hard_captions_made_offline_are_among_the_negatives(small: Any, store: s
     training, batch = opened(small("itm", "joint.offline=2", "joint.negatives=4"))
     model: JointModel = training.model
     pairs, pooled = model.pairs(batch)
-    wrong = model.wrong(batch, pooled, image_anchored=True)
+    wrong = model.negatives(batch, pooled, image_anchored=True)
     assert wrong.places.shape == (6, 2)
     assert wrong.captions_valid is not None
     assert wrong.captions_valid.any()
@@ -192,9 +198,10 @@ def test_hard_captions_made_offline_are_among_the_negatives(small: Any, store: s
     assert batch.negatives is not None
     made = others.tokens.view(6, 4, -1)[:, 2:, : batch.negatives.shape[-1]]
     assert torch.equal(made, batch.negatives)
-    assert model.wrong(batch, pooled, image_anchored=False).places.shape == (6, 4)
+    assert model.negatives(batch, pooled, image_anchored=False).places.shape == (6, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("joint.tower=trained", "joint.offline=1")])
 def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(
     extra: tuple[str, ...], small: Any, store: str, tmp_path: Path
@@ -211,6 +218,7 @@ def test_a_run_that_was_stopped_and_goes_on_is_bit_equal(
     assert {"validation/loss"} <= set(ran[-1])
 
 
+@pytest.mark.slow
 def test_region_features_are_made_once_and_keyed_by_the_model(
     small: Any, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +262,7 @@ def test_region_features_are_made_once_and_keyed_by_the_model(
     assert batch.regions.sum(1).tolist() == [3] * 6
 
 
-def model_of(config: Any) -> Objective:
+def model_of(config: Any) -> Model:
     return JointModel(load_start(config.model, config.seed).model, config.objective, config.joint)
 
 
@@ -299,6 +307,7 @@ def winoground(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_commands_train_and_evaluate_a_joint_encoder(
     small: Any, store: str, clip: str, tmp_path: Path
 ) -> None:
@@ -346,7 +355,7 @@ def test_boxes_of_an_evaluation_come_from_a_store_of_its_images(
     where = samples.column_names.index("member")
     tables["samples"] = samples.set_column(where, samples.schema.field(where), [files])
     made.commit("00000", tables, record("00000", images))
-    scorer, _ = run_scorer(tmp_path / "run", store=str(tmp_path / "store"))
+    scorer, _ = run_scorer(tmp_path / "run", Scoring(store=str(tmp_path / "store")))
     assert np.isfinite(scorer.pairs([Picture(file) for file in files], ["a dog"] * 2)).all()
     (images / "new.jpg").write_bytes(jpeg(3))
     with pytest.raises(UserError, match="no image is called"):

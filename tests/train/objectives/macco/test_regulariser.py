@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.data.batch import Slots
-from macco.train.objectives.macco.model import Macco, Method
-from macco.train.objectives.macco.regulariser import heard
+from macco.train.data.slots import Slots
+from macco.train.objectives.macco.attention import heard
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.macco.step import backward
 from tests.support.tiny import HEADS, gradients, tiny_batch, tiny_clip, tiny_macco
 

@@ -8,7 +8,7 @@ import typer
 
 from macco.pipeline.errors import UserError
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer()  # its commands become macco-train's
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of all benchmark data, one folder each.")]
 Paths = Annotated[
@@ -48,7 +48,14 @@ def evaluate(
         typer.Option(help="Concept store of the benchmarks' images, for a joint encoder that reads boxes."),
     ] = None,
 ) -> None:
-    """Benchmark a model; exit code 1 if a benchmark was asked for by name, or is there, and could not be run."""
+    """Benchmark a model; exit code 1 if a benchmark was asked for by name, or is there, and could not be run.
+
+    Examples:
+
+      macco-train eval clip --benchmark sugarcrepe --data data --out report
+      macco-train eval ViT-B-32 --pretrained openai --benchmark all --out report
+      macco-train eval clip --benchmark demo --benchmark classify:demo --data data --out report
+    """
     import torch
 
     from macco.train.clip.load import ACTIVATIONS, shipped
@@ -56,6 +63,7 @@ def evaluate(
     from macco.train.evaluation.manifest import MissingDataError
     from macco.train.evaluation.registry import FeaturesNeededError, expand, run
     from macco.train.evaluation.report import write_report
+    from macco.train.objectives.objective import Scoring
     from macco.train.results.scorers import open_scorer
 
     own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
@@ -71,16 +79,14 @@ def evaluate(
     failed = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
+        scoring = Scoring(device=_device(device), batch_size=batch_size, workers=workers, store=store)
         scorer, clip = open_scorer(
             model,
             None if pretrained == "random" else pretrained,
             None if chosen == "auto" else chosen,
-            device=_device(device),
-            batch_size=batch_size,
-            workers=workers,
-            store=store,
+            scoring,
         )
-        about = _about(model, pretrained, clip, scorer.device)
+        about = _about(model, pretrained, clip, scoring.device)
         outcomes, missing = [], []
         for name in names:
             try:

@@ -7,19 +7,15 @@ of the plain pair; only these layers' logits are computed, beside the fused atte
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.data.batch import Batch, Slots
-from macco.train.losses.congruence import Attention, congruence
+from macco.train.data.slots import Slots
 from macco.train.objectives.macco.predictors import CrossBlock, ImagePredictor, TextPredictor
-
-if TYPE_CHECKING:
-    from macco.train.objectives.macco.model import Encodings, Macco
 
 DISTRIBUTED = "iais-distributed"  # the kind whose gradient reaches the cross-attention
 
@@ -89,38 +85,3 @@ def _cross_logits(blocks: nn.ModuleList, x: Tensor, y: Tensor, valid: Tensor | N
         k = F.linear(last.ln_y(y.to(weight.dtype)), weight[width : 2 * width], bias[width : 2 * width])
         q, k = _split(q, last.attn.heads), _split(k, last.attn.heads)
         return q @ k.mT / math.sqrt(q.shape[-1])
-
-
-def attention(model: "Macco", batch: Batch, encodings: "Encodings") -> Attention:
-    """Attention among words and patches, and between them by the predictors; in direction L.
-
-    Where the text tower is causal, so is its block, and direction L compares what it allows.
-    """
-    assert encodings.inputs is not None
-    assert model.prediction_text is not None
-    assert model.prediction_image is not None
-    present = model.text.valid(batch.tokens)
-    place = torch.arange(present.shape[1], device=present.device)
-    words = present & (place < present.sum(1, keepdim=True) - 1)  # the last one is the end
-    if not model.text.fixed_length:  # SigLIP's captions have no start token
-        words = words & (place > 0)
-    prefix = model.image.prefix
-    text, image = model.injected(encodings.text), model.injected(encodings.image)[:, prefix:]
-    own, other = (
-        self_logits(tower.blocks[-1], x)
-        for tower, x in zip((model.text, model.image), encodings.inputs, strict=True)
-    )
-    reached = torch.is_grad_enabled() and model.method.congruence_kind == DISTRIBUTED
-    with torch.set_grad_enabled(reached):
-        across = text_logits(model.prediction_text, text, image)
-        valid = None if model.method.reference else present
-        back = image_logits(model.prediction_image, image, text, valid)
-    patches = words.new_ones(len(batch), image.shape[1])
-    causal = model.text.module.attn_mask is not None
-    return Attention(own, across, back, other[:, :, prefix:, prefix:], words, patches, causal=causal)
-
-
-def regulariser(model: "Macco", batch: Batch, encodings: "Encodings") -> Tensor:
-    """The mean of both directions, summed over samples."""
-    found, kind = attention(model, batch, encodings), model.method.congruence_kind
-    return (congruence(found, kind) + congruence(found.mirrored(), kind)).sum() / 2

@@ -1,0 +1,50 @@
+"""The unit of work: a tar, or some images of a table."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from macco.preprocess.sources import tables, tar
+from macco.preprocess.sources.source_image import SourceImage
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work: a tar, or the images [start, stop) of a table. Small: it travels to workers."""
+
+    dataset: str
+    name: str  # unique within the dataset; a file name
+    url: str
+    format: str
+    captions: tuple[str, ...] = ()  # fields; () stands for the format's usual ones
+    image: str | None = None  # field, or for tars the extensions in order of preference: "jpg;png"
+    key: str | None = None  # field whose equal values make one image of several rows
+    image_root: str | None = None  # folder or URL that relative image paths start from
+    start: int = 0
+    stop: int | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Shard | None":
+        """The shard that a store's record was made from, by its "input"; None where nothing was extracted (imports).
+
+        Fields that this version does not know are passed over.
+        """
+        given = {field.name: record["input"].get(field.name) for field in fields(cls)}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not {"dataset", "name", "url", "format"} <= given.keys():
+            return None
+        return cls(**given | {"captions": tuple(given.get("captions", ()))})
+
+    def record(self) -> dict[str, Any]:
+        """The shard for JSON, as `of` reads it."""
+        return asdict(self)
+
+    def read(self) -> Iterator[SourceImage]:
+        """Yield a SourceImage for each image, and for each thing that should have been one."""
+        if self.format == "webdataset":
+            return tar.read(self.url, self.captions, self.image)
+        return tables.read(self.table(), self.start, self.stop)
+
+    def table(self) -> tables.Table:
+        """The whole table that this is a part of."""
+        return tables.Table(self.url, self.format, self.captions, self.image, self.key, self.image_root)

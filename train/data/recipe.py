@@ -1,0 +1,75 @@
+"""What a sample of the store becomes in a batch: image and caption here, more under an objective."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from macco.train.config import MaskConfig
+from macco.train.data.batch import Batch
+from macco.train.data.crops import cut, decode, draw_crop, read
+from macco.train.data.masks import Crop
+from macco.train.data.rows import Sample
+from macco.train.data.tokens import Tokenize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """Makes a batch's part of a sample, and the batch of the parts. Workers get a copy."""
+
+    tokenize: Tokenize
+    image_size: int
+    full_length: bool = False  # pad captions to the context length, not to the batch's longest
+    negatives: int = 0  # hard negatives per caption
+    masks: MaskConfig = field(default_factory=MaskConfig)  # by whose kinds and score samples are selected
+
+    @property
+    def box_score(self) -> float | None:
+        """The least score of the image's boxes that samples bring; None: they bring none."""
+        return None
+
+    @abstractmethod
+    def make(self, sample: Sample, random: np.random.Generator) -> Any:
+        """One sample's part of a batch; raises BrokenImageError."""
+
+    @abstractmethod
+    def collate(self, made: list[Any]) -> Batch:
+        """What `make` gave for each sample as a batch."""
+
+    def crop(self, sample: Sample, random: np.random.Generator) -> tuple[Any, Crop]:
+        """A random crop of the sample's image, uint8 [3, S, S], and where it was cut."""
+        image = decode(read(sample.source, sample.member, sample.offset, sample.size), self.image_size)
+        crop = draw_crop(*image.size, random)
+        return cut(image, crop, self.image_size), crop
+
+    def hard_negatives(self, sample: Sample) -> list[Any]:
+        """Token ids of the sample's hard negatives, None where there is none."""
+        return [None if caption is None else self.tokenize(caption).ids for caption in sample.negatives]
+
+    def pad_negatives(
+        self, tokens: Sequence[Any], wrong: Sequence[Any]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Hard negatives [B, K, L'] and which exist [B, K]."""
+        if not self.negatives:
+            return None, None
+        exist = [one is not None for of_sample in wrong for one in of_sample]
+        # Where there is none, the caption itself stands, and does not count.
+        flat = [
+            own if one is None else one
+            for own, of_sample in zip(tokens, wrong, strict=True)
+            for one in of_sample
+        ]
+        shape = (len(tokens), self.negatives)
+        return self.pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
+
+    def pad(self, tokens: Sequence[Any]) -> Tensor:
+        """Token ids of captions, [N, L] int64."""
+        length = self.tokenize.context if self.full_length else max(map(len, tokens))
+        padded = torch.full((len(tokens), length), self.tokenize.padding)
+        for row, one in enumerate(tokens):
+            padded[row, : len(one)] = torch.from_numpy(one)
+        return padded

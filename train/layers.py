@@ -1,0 +1,182 @@
+"""Settings from layers: presets, a YAML file and key=value, the later winning."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from macco.pipeline.errors import UserError
+from macco.train.config import FREE, OBJECTIVES, TrainConfig, groups
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
+    """Merge nested layers over the defaults, the later winning.
+
+    Raises:
+        UserError: an unknown key (naming the nearest), or a value that is none.
+    """
+    whole = merged(*layers)
+    known = _keys(TrainConfig)
+    for key in flat(whole):
+        if key not in known:
+            raise UserError(f"unknown key {key}: {_hint(key, known)}")
+    objective = whole.get("objective", TrainConfig.objective)
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective is {objective!r}: choose one of {', '.join(OBJECTIVES)}")
+    own = {group: _valid(kind, whole.pop(group, {}), group) for group, kind in groups().items()}
+    config: TrainConfig = _valid(TrainConfig, whole | {"own": own})
+    if config.steps == 0 and config.epochs <= 0:
+        raise UserError(f"epochs is {config.epochs}: it is more than 0")
+    config.settings.check(config)
+    return config
+
+
+def _valid(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (prefix, *first["loc"]) if part)
+        raise UserError(f"{key} is {_said(first)}") from error
+
+
+# What pydantic says of a number that is out of its range, and how we do.
+_RANGES = {
+    "greater_than_equal": "it is at least {ge}",
+    "less_than_equal": "it lies between 0 and {le}",
+    "finite_number": "it is a number",
+}
+
+
+def _said(error: Any) -> str:
+    """A value and what is wrong with it; what is text, and no number out of its range, in quotes."""
+    if error["type"] not in _RANGES:
+        return f"{error['input']!r}: {error['msg']}"
+    ctx = {name: f"{limit:g}" for name, limit in error.get("ctx", {}).items()}
+    return f"{error['input']}: {_RANGES[error['type']].format(**ctx)}"
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with macco."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The layer of a preset: what differs from the defaults."""
+    if name not in preset_names():
+        near = get_close_matches(name, preset_names(), n=3) or ["macco-train presets lists them"]
+        raise UserError(f"no preset {name!r}: did you mean {', '.join(near)}?")
+    return read(PRESETS / f"{name}.yaml")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A YAML file as a layer."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {error}") from error
+    if not isinstance(found, dict | None):
+        raise UserError(f"{path} holds no keys: write lines like `seed: 1`")
+    return found or {}
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """`a.b=value` assignments as a layer; values are text, of which each key makes what it is."""
+    layer: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{assignment!r} is no key=value, e.g. method.mlm=0")
+        nested: dict[str, Any] = {}
+        place = nested
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = text
+        _merge(layer, nested)
+    return layer
+
+
+def values(config: TrainConfig) -> dict[str, Any]:
+    """All settings, nested as in YAML."""
+    whole = asdict(config)
+    head = {"objective": whole.pop("objective"), "model": whole.pop("model")}
+    return {**head, **whole.pop("own"), **whole}
+
+
+def dump(config: TrainConfig) -> str:
+    """The whole configuration as YAML."""
+    text: str = yaml.safe_dump(values(config), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys to dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def require_same(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
+    """Raise UserError naming the first key that differs, of those that a run must keep."""
+    old, new = flat(values(saved)), flat(values(config))
+    for key in old:
+        if key not in FREE and old[key] != new[key]:
+            raise UserError(
+                f"{run} was begun with {key} = {old[key]!r}, not {new[key]!r}: "
+                "go on with the same, or choose another --out"
+            )
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested layers as one, the later winning."""
+    whole: dict[str, Any] = {}
+    for layer in layers:
+        _merge(whole, layer)
+    return whole
+
+
+def _merge(onto: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(onto.get(key), dict):
+            _merge(onto[key], value)
+        else:
+            onto[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _keys(cls: Any, prefix: str = "") -> list[str]:
+    hints = get_type_hints(cls)
+    keys: list[str] = []
+    for each in fields(cls):
+        kind, name = hints[each.name], f"{prefix}{each.name}"
+        if name == "own":
+            keys += [key for group, settings in groups().items() for key in _keys(settings, f"{group}.")]
+        else:
+            keys += _keys(kind, f"{name}.") if is_dataclass(kind) else [name]
+    return keys
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """The known key that is nearest, whether by all of it or by its last part."""
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        return f"it is a group, of {', '.join(inside)}"
+    last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    near = get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.8)
+    whole = get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        same = [name for name in known if name.rpartition(".")[2] == near[0]]
+        return f"did you mean {whole[0] if '.' in key and whole else ' or '.join(same)}?"
+    return f"did you mean {whole[0]}?" if whole else "macco-train presets tiny shows all keys"

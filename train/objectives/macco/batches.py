@@ -1,0 +1,109 @@
+"""Batches with masks: which tokens and patches of each pair are to be rebuilt."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from macco.pipeline.errors import UserError
+from macco.train.config import DataConfig, MaskConfig
+from macco.train.data.batch import Batch
+from macco.train.data.loader import Loader, open_loader
+from macco.train.data.masks import draw
+from macco.train.data.recipe import Recipe
+from macco.train.data.rows import Sample
+from macco.train.data.slots import Slots
+from macco.train.data.tokens import Tokenize
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedBatch(Batch):
+    """B image-caption pairs with their masks; P is the patch count."""
+
+    text_mask: Tensor  # [B, L] bool: tokens to mask
+    patch_mask: Tensor  # [B, P] bool: patches to mask, row by row, without CLS
+    text_slots: Slots = field(default=None)  # type: ignore[assignment]  # made from text_mask where not given
+    patch_slots: Slots = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text_slots is None:
+            object.__setattr__(self, "text_slots", Slots.of(self.text_mask))
+        if self.patch_slots is None:
+            object.__setattr__(self, "patch_slots", Slots.of(self.patch_mask))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedPairs(Recipe):
+    """Crops, captions, and the masks that are drawn for them."""
+
+    patch_size: int
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise UserError(f"patches of {self.patch_size} pixels do not divide images of {self.image_size}")
+
+    def make(self, sample: Sample, random: np.random.Generator) -> Any:
+        image, crop = self.crop(sample, random)
+        tokens = self.tokenize(sample.caption)
+        grid = self.image_size // self.patch_size
+        text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, self.masks, random)
+        return sample.id, image, tokens.ids, text, patch, self.hard_negatives(sample)
+
+    def collate(self, made: list[Any]) -> MaskedBatch:
+        ids, images, tokens, text, patch, hard = zip(*made, strict=True)
+        padded = self.pad(tokens)
+        mask = torch.zeros_like(padded, dtype=torch.bool)
+        for row, masked in enumerate(text):
+            mask[row, : len(masked)] = torch.from_numpy(masked)
+        negatives, valid = self.pad_negatives(tokens, hard)
+        return MaskedBatch(
+            images=torch.from_numpy(np.stack(images)),
+            tokens=padded,
+            text_mask=mask,
+            patch_mask=torch.from_numpy(np.stack(patch)),
+            ids=list(ids),
+            negatives=negatives,
+            negative_valid=valid,
+        )
+
+
+def open_training_data(
+    store: str,
+    tokenizer: Any,
+    *,
+    image_size: int,
+    patch_size: int,
+    batch_size: int,
+    where: str = "",
+    keep: Literal["all", "concept", "box"] = "all",
+    masks: MaskConfig | None = None,
+    full_length: bool = False,
+    negatives: int = 0,
+    cache: str = "",
+    workers: int = 2,
+    prefetch: int = 4,
+    max_broken: int = 1000,
+    seed: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
+    log: Callable[[str], None] = print,
+) -> Loader[MaskedBatch]:
+    """The masked batches of a store, for a training loop of one's own.
+
+    Images are uint8 [B, 3, image_size, image_size]. `tokenizer` is open_clip's; `full_length` is for text towers
+    that read their padding (SigLIP). `batch_size` counts the pairs of a step over all ranks. The other settings are
+    those of macco.train.config.DataConfig; `open_loader` takes them, and says what is refused.
+    """
+    data = DataConfig(
+        store=store, where=where, keep=keep, batch_size=batch_size, cache=cache, workers=workers,
+        prefetch=prefetch, max_broken=max_broken,
+    )  # fmt: skip
+    recipe = MaskedPairs(
+        tokenize=Tokenize(tokenizer), image_size=image_size, patch_size=patch_size, full_length=full_length,
+        negatives=negatives, masks=masks or MaskConfig(),
+    )  # fmt: skip
+    return open_loader(data, recipe, seed=seed, rank=rank, world_size=world_size, log=log)

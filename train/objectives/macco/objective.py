@@ -1,0 +1,97 @@
+"""MACCO as the loop, evaluation and the report see it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from macco.train.clip.load import load_start
+from macco.train.config import DataConfig
+from macco.train.data.loader import open_loader
+from macco.train.data.tokens import Tokenize
+from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
+from macco.train.objectives.macco.examples import reconstruct
+from macco.train.objectives.macco.model import Macco
+from macco.train.objectives.macco.settings import Method
+from macco.train.objectives.macco.step import backward
+from macco.train.objectives.objective import Example, Log, Objective, Precision, Step
+from macco.train.runs import checkpoint
+
+WORDS, TEXT_MASK, PATCH_MASK = 14, 3, 0.3  # of a random batch: tokens, masked ones, masked share, as in COCO
+
+
+class MaccoObjective(Objective[Macco, MaskedBatch]):
+    """Masked concepts of one modality rebuilt from the other, beside a contrast: the paper's L."""
+
+    @property
+    def method(self) -> Method:
+        """The objective's own settings."""
+        method: Method = self.config.method
+        return method
+
+    def model(self, clip: nn.Module) -> Macco:
+        return Macco(clip, self.method)
+
+    def first(self) -> int:
+        return self.config.optimizer.predictors_first if self.method.mlm or self.method.mim else 0
+
+    def recipe(
+        self, model: Macco, tokenizer: Any, data: DataConfig, device: torch.device, log: Log
+    ) -> MaskedPairs:
+        return MaskedPairs(
+            tokenize=Tokenize(tokenizer),
+            image_size=model.image_size,
+            patch_size=model.image.patch[0],
+            full_length=model.text.fixed_length,
+            negatives=self.method.negatives,
+            masks=self.config.masks,
+        )
+
+    def random_batch(self, model: Macco, size: int) -> MaskedBatch:
+        random = torch.Generator().manual_seed(0)
+        rows, columns = model.image.grid
+        length = model.text.context if model.text.fixed_length else WORDS
+        tokens = torch.zeros(size, length, dtype=torch.long)
+        words = torch.randint(1, model.text.vocabulary - 2, (size, WORDS - 1), generator=random)
+        tokens[:, : WORDS - 1], tokens[:, WORDS - 1] = words, model.text.vocabulary - 1
+        text_mask = torch.zeros(size, length, dtype=torch.bool)
+        text_mask[:, 1 : 1 + TEXT_MASK] = True
+        patch_mask = torch.rand(size, rows * columns, generator=random) < PATCH_MASK
+        sides = (rows * model.image.patch[0], columns * model.image.patch[1])
+        return MaskedBatch(
+            images=torch.randint(0, 256, (size, 3, *sides), generator=random, dtype=torch.uint8),
+            tokens=tokens,
+            text_mask=text_mask,
+            patch_mask=patch_mask,
+            ids=[str(row) for row in range(size)],
+            negatives=tokens[:, None].repeat(1, self.method.negatives, 1) if self.method.negatives else None,
+        )
+
+    def gradients(
+        self, model: Macco, batch: MaskedBatch, step: Step, precision: Precision
+    ) -> dict[str, Tensor]:
+        size = self.config.micro_batch or len(batch)
+        parts = [batch] if size >= len(batch) else batch.split(size)
+        device = next(model.parameters()).device
+        return backward(model, [part.to(device) for part in parts], precision, alone=step.alone)
+
+    def scalars(self, model: Macco, step: Step) -> dict[str, float]:
+        return {"logit_scale": float(model.clip.logit_scale.detach().exp())}
+
+    def examples(self, run: Path, count: int) -> list[Example]:
+        start, cpu = load_start(self.config.model, self.config.seed), torch.device("cpu")
+        model = self.model(start.model)
+        model.load_state_dict(checkpoint.load(run, checkpoint.LATEST)["model"])
+        data = replace(self.config.data, batch_size=count, workers=0)
+        recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
+        loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
+        return reconstruct(model, next(iter(loader)), start.tokenizer)
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+OBJECTIVE = MaccoObjective

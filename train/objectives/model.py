@@ -1,0 +1,52 @@
+"""What the loop and the optimizer see of a model under an objective."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from macco.pipeline.errors import UserError
+from macco.train.clip.towers import Text, image_tower, pixel_statistics
+
+
+class Model(nn.Module, ABC):
+    """An open_clip model with what an objective adds to it. Sizes are read from the model.
+
+    The open_clip model's parameters have names that begin with "clip."; all others are new with the objective.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip: Any = clip
+        self.text = Text(clip)
+        visual: Any = clip.visual
+        self.image = image_tower(visual)
+        mean, std = pixel_statistics(visual)
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the images that the tower takes. Raises UserError where they are not square."""
+        (rows, columns), patch = self.image.grid, self.image.patch
+        if rows != columns or patch[0] != patch[1]:
+            raise UserError("the loader cuts square images of square patches, unlike this model's")
+        return rows * patch[0]
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S]: uint8 is normalised here, on the device; floats are taken as they are."""
+        if images.is_floating_point():
+            return images
+        return (images - self.get_buffer("pixel_mean")) / self.get_buffer("pixel_std")
+
+    def after_step(self) -> None:
+        """Called after each optimizer step."""
+
+    def new_state(self) -> set[str]:
+        """Names in the state dict that another run of the objective may start from."""
+        return {name for name in self.state_dict() if not name.startswith("clip.")}
+
+    @abstractmethod
+    def compile_blocks(self) -> None:
+        """torch.compile each transformer block in place."""
