@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from macco.preprocess.graph.lexicon import BE, DEFINITE, LACKING, NEGATIONS, NOBODY
-from macco.preprocess.graph.words import Sentence, Word
+from macco.preprocess.graph.words import ABSORBED, Sentence, Word
 
+OBJECTS = ("dobj", "pobj", "attr")
 # What "no" stands in front of without denying it: "a no parking sign".
 FORBIDDEN = ("entry", "left", "right", "turn", "parking", "smoking", "stopping", "swimming", "standing")
 
@@ -13,11 +14,7 @@ def deny(sentence: Sentence) -> None:
     """Mark the nouns of what is not there, and take back what verbs, prepositions and adjectives claim."""
     for word in sentence.words:
         if word.form in NEGATIONS:
-            word.lemma_ = "never" if word.form == "never" else "not"
-            if word.head.is_noun:  # not a car in sight
-                _deny_nouns(sentence, word.head)
-            else:
-                _deny_predicate(sentence, word, word.head)
+            _deny_not(sentence, word)
         elif word.form in LACKING and word.pos_ == "ADP":
             _deny_lack(sentence, word)
         elif word.form in ("none", "neither") and word.dep_ in ("quantity", "det", "predet", "cc", "preconj"):
@@ -30,15 +27,33 @@ def deny(sentence: Sentence) -> None:
             _deny_no(sentence, word)
 
 
+def _deny_not(sentence: Sentence, negation: Word) -> None:
+    """In "not a car in sight" there is none; "a dog not on a leash" is there."""
+    negation.lemma_ = "never" if negation.form == "never" else "not"
+    if negation.i + 1 == len(sentence.words):
+        return
+    head, after = negation.head, sentence.words[negation.i + 1].standing
+    if after.form == "only":
+        return
+    if not head.is_noun:
+        _deny_predicate(sentence, negation, head)
+    elif head.i > negation.i:
+        _deny_nouns(sentence, head)
+    elif after.head is head:
+        _take_back(sentence, negation, after)
+
+
 def _deny_no(sentence: Sentence, no: Word) -> None:
     """In "no dogs or cats" there are neither; "no one" is nobody; "no longer red" is not red."""
-    thing, after = no.head, sentence.words[no.i + 1 : no.i + 2]
+    if no.dep_ == ABSORBED or no.i + 1 == len(sentence.words):  # no-slip socks
+        return
+    thing, after = no.head, sentence.words[no.i + 1]
     if thing.form == "longer":
         _deny_predicate(sentence, no, thing.head)
     elif thing.form == "one":
         thing.pos_ = "PRON"
         sentence.denied.add(thing.i)
-    elif thing.is_noun and thing is not no and not (after[0].form in FORBIDDEN and after[0] is not thing):
+    elif thing.is_noun and thing is not no and not (after.form in FORBIDDEN and after is not thing):
         _deny_nouns(sentence, thing)
 
 
@@ -64,23 +79,20 @@ def _deny_lack(sentence: Sentence, prep: Word) -> None:
 
 def _deny_predicate(sentence: Sentence, negation: Word, verb: Word) -> None:
     """Take back what the verb says, its words then holding the negation, and what nobody else vouches for."""
-    words = sentence.words
     thing = verb.kid("attr", "nsubj") if verb.kid("expl") else None
     if thing and thing.is_noun and thing.i > verb.i:  # there aren't any people
         _deny_nouns(sentence, thing)
         return
-    if negation.i + 1 < len(words) and words[negation.i + 1].form == "only":
-        return
     for claim in list(_claims(verb)):
-        claim.parts = tuple(sorted({negation.i, *claim.parts}))
-        sentence.denied.add(claim.i)
+        _take_back(sentence, negation, claim)
+
+
+def _take_back(sentence: Sentence, negation: Word, claim: Word) -> None:
+    claim.parts = tuple(sorted({negation.i, *claim.parts}))
+    sentence.denied.add(claim.i)
+    if claim.pos_ != "ADJ":
         for thing in claim.kids:
-            if (
-                claim.pos_ != "ADJ"
-                and thing.dep_ in ("dobj", "pobj", "attr")
-                and thing.is_noun
-                and thing.i > negation.i
-            ):
+            if thing.dep_ in OBJECTS and thing.is_noun and thing.i > negation.i:
                 _deny_indefinite(sentence, thing)
 
 

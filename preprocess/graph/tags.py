@@ -20,6 +20,7 @@ from macco.preprocess.graph.words import Sentence, Word
 
 # Labels of a word inside a noun phrase, in front of its noun.
 BEFORE: Final = ("compound", "nmod", "amod")
+OWN: Final = (*BEFORE, "det", "nummod", "poss")
 # Stems of "riding", "juggling", "serving".
 SILENT_E: Final = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]|.*[^aeioulr][lr]|.*[vzuc]")
 
@@ -99,9 +100,7 @@ def free_subjects(sentence: Sentence) -> None:
         if noun.pos_ != "NOUN" or not verb.form.endswith(("ing", "s", "ed")):
             continue
         if verb.pos_ == "VERB" and noun.dep_ in ("compound", "nmod") and noun.head is verb:
-            for kid in [
-                kid for kid in verb.kids if kid.i < noun.i and kid.dep_ in (*BEFORE, "det", "nummod", "poss")
-            ]:
+            for kid in [kid for kid in verb.kids if kid.i < noun.i and kid.dep_ in OWN]:
                 kid.attach(noun, kid.dep_)
             noun.dep_ = "nsubj"
         elif verb.dep_ in BEFORE and verb.form.endswith("ing") and verb.i < verb.head.i:
@@ -120,13 +119,12 @@ def _free_participle(noun: Word, verb: Word) -> None:
     living = noun.lemma_ in PEOPLE
     own = [kid for kid in thing.kids if kid.i < noun.i]
     inside = noun.head is thing and noun.dep_ in BEFORE
-    if inside and (
-        living or (infinitive(verb.form) in ACTS and noun.lemma_ not in ALIVE and thing.dep_ != "ROOT")
-    ):
+    street = infinitive(verb.form) in ACTS and noun.lemma_ not in ALIVE and thing.dep_ != "ROOT"
+    if inside and (living or street):  # "down the street smoking a cigarette"
         noun.replace(thing)
         for kid in own:
             kid.attach(noun, kid.dep_)
-    elif own or noun.within(thing) or not (living or verb.pos_ == "VERB"):
+    elif own or noun.within(thing) or not (noun.lemma_ in ALIVE or verb.pos_ == "VERB"):
         return
     verb.attach(noun, "acl")
     make_verb(verb)
@@ -161,24 +159,19 @@ def part_verbs(sentence: Sentence) -> None:
                 kid.attach(noun, kid.dep_)
             noun.dep_, noun.pos_ = "nsubj", "NOUN"
             word.pos_ = word.pos = "VERB"
-            main = word.head
+            if after.dep_ == "prep":
+                after.attach(word, "prep")
+            main = word.head  # of "the dog runs on the grass and the cat hides" the verb, not the grass
             while word.dep_ == "conj" and not main.is_verb and main.head is not main:
                 main = main.head
-            word.attach(
-                main, word.dep_
-            )  # of a verb, not of the grass in "runs on the grass and the cat hides"
+            word.attach(main, word.dep_)
 
 
 def part_possessions(sentence: Sentence) -> None:
     """In "the boat has paint peeling" it has paint: a perfect would say "painted"."""
     for have in sentence.words:
         thing = have.head
-        if (
-            have.dep_ != "aux"
-            or have.form not in ("has", "have", "had")
-            or thing.i != have.i + 1
-            or thing.pos_ != "VERB"
-        ):
+        if have.dep_ != "aux" or have.lemma_ != "have" or thing.i != have.i + 1 or thing.pos_ != "VERB":
             continue
         shirt = thing.kid("dobj")
         if thing.form == thing.lemma_ and thing.form not in SAME:
