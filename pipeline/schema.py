@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READ_VERSIONS: Final = (1, 2)  # 1 did not know what is denied
 
 OBJECT: Final = "object"
 ATTRIBUTE: Final = "attribute"
@@ -103,6 +104,8 @@ CONCEPTS: Final = pa.schema(
         pa.field("object_id", pa.string()),
         pa.field("owner_id", pa.string()),  # attribute: concept_id of its object
         pa.field("phrase", pa.string()),  # what the detector was asked; null for relations
+        # The caption says that it is not there, or not so: no detector is asked; null in stores of version 1.
+        pa.field("denied", pa.bool_()),
     ]
 )
 
@@ -152,3 +155,4 @@ class Concept(NamedTuple):
     subject: int | None = None
     object: int | None = None
     owner: int | None = None
+    denied: bool = False

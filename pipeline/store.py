@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
-from macco.pipeline.schema import SCHEMA_VERSION, TABLES
+from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.views import views_sql
 
 Settings = Mapping[str, Any]
@@ -51,9 +51,9 @@ class Store(Folder):
                 f"{url} is not a concept store (no store.json); make one with: macco-prep extract"
             )
         version = store.description()["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in READ_VERSIONS:
             raise UserError(
-                f"{url} has schema version {version}, this macco reads {SCHEMA_VERSION}: extract it anew"
+                f"{url} has schema version {version}, this macco reads {READ_VERSIONS}: extract it anew"
             )
         return store
 
@@ -75,6 +75,8 @@ class Store(Folder):
                 raise UserError(
                     f"{url} was made by compact and is only read: extend the store that it was made from"
                 )
+            if other.description()["schema_version"] != SCHEMA_VERSION:
+                raise UserError(f"{url} was made by an earlier macco and is only read: choose another --out")
             other._require(settings)
         elif store.local and store.fs.isdir(store.root) and store.fs.ls(store.root):
             names = {name.rsplit("/", 1)[-1] for name in store.fs.ls(store.root, detail=False)}

@@ -21,15 +21,15 @@ CREATE OR REPLACE TEMP VIEW committed AS
 
 -- One row per (image, caption), failed ones too: see status and error.
 CREATE OR REPLACE TEMP VIEW samples AS
-    SELECT * FROM read_parquet($samples) SEMI JOIN committed USING (shard);
+    SELECT * FROM $samples SEMI JOIN committed USING (shard);
 
 -- One row per span of a concept. Concepts in several pieces have several rows (part 0, 1, ...).
 CREATE OR REPLACE TEMP VIEW concepts AS
-    SELECT * FROM read_parquet($concepts) SEMI JOIN committed USING (shard);
+    SELECT * FROM $concepts SEMI JOIN committed USING (shard);
 
 -- One row per box of an object.
 CREATE OR REPLACE TEMP VIEW boxes AS
-    SELECT * FROM read_parquet($boxes) SEMI JOIN committed USING (shard);
+    SELECT * FROM $boxes SEMI JOIN committed USING (shard);
 
 -- The boxes of every concept: an object's own, an attribute's owner's, a relation's subject's and object's.
 CREATE OR REPLACE TEMP VIEW concept_boxes AS
@@ -68,10 +68,18 @@ def quote(text: str) -> str:
 def scan(root: str, table: str, files: Sequence[str]) -> str:
     """SQL that reads some Parquet files of a table of the store at `root`, given by their stems."""
     names = ", ".join(quote(f"{root}/{table}/{file}.parquet") for file in files)
-    return f"read_parquet([{names}])"
+    return _reader(table, f"[{names}]")
+
+
+def _reader(table: str, files: str) -> str:
+    """SQL that reads Parquet files; the concepts of former stores lack `denied`, which is then null."""
+    read = f"read_parquet({files})"
+    if table != "concepts":
+        return read
+    return f"(SELECT * FROM {read} UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false)"
 
 
 def views_sql(root: str) -> str:
     """The text of views.sql for the store at `root` (an absolute path or a URL)."""
-    tables = {name: quote(f"{root}/{name}/*.parquet") for name in TABLES}
+    tables = {name: _reader(name, quote(f"{root}/{name}/*.parquet")) for name in TABLES}
     return _SQL.substitute(root=root, grounds=GROUNDS, shards=quote(f"{root}/shards/*.json"), **tables)

@@ -51,6 +51,7 @@ class MaskConfig:
     attributes: bool = True
     objects: bool = False  # mask head words of objects too, and draw objects without attributes
     same: bool = False  # mask the words of the drawn phrase only
+    denied: bool = False  # mask what captions deny as well: "not black", "without"
     random: bool = False  # the control: tokens and a rectangle at random, whatever the concepts
     text_ratio: Share = 0.15  # share of a caption's tokens that `random` masks
     rectangle: Share = 0.1  # how often a random rectangle is masked instead of boxes

@@ -27,7 +27,7 @@ COLUMNS = (
 _CONCEPTS = """
     SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height,
            list(c ORDER BY c.concept_id, c.part) FILTER (c.concept_id IS NOT NULL) AS concepts
-    FROM samples s LEFT JOIN concepts c USING (sample_id)
+    FROM samples s LEFT JOIN (FROM concepts WHERE denied IS NOT TRUE) c USING (sample_id)
     WHERE s.shard = ? AND s.status = 'ok' GROUP BY ALL ORDER BY any_value(s.row)
 """
 _BOXES = """

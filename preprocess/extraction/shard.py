@@ -69,7 +69,9 @@ class _Picture:
         """What the detector is asked about this image, for all its captions."""
         graphs = (row.graph for row in self.good())
         return list(
-            dict.fromkeys(c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase)
+            dict.fromkeys(
+                c.phrase for graph in graphs for c in graph if c.kind == OBJECT and c.phrase and not c.denied
+            )
         )
 
 

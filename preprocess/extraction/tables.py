@@ -56,7 +56,7 @@ class ShardTables:
     ) -> None:
         names = [f"{ids[0]}/{place}" for place in range(len(graph))]
         add, add_box = self._rows["concepts"].append, self._rows["boxes"].append
-        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner) in zip(
+        for name, (kind, spans, lemma, (first, last), pos, phrase, subject, object_, owner, denied) in zip(
             names, graph, strict=True
         ):
             head = (caption[first:last], first, last, pos)
@@ -66,8 +66,23 @@ class ShardTables:
                 None if owner is None else names[owner],
             )
             for part, (start, end) in enumerate(spans):
-                add((name, *ids, kind, part, caption[start:end], lemma, start, end, *head, *ends, phrase))
-            if kind == OBJECT and phrase in found:
+                add(
+                    (
+                        name,
+                        *ids,
+                        kind,
+                        part,
+                        caption[start:end],
+                        lemma,
+                        start,
+                        end,
+                        *head,
+                        *ends,
+                        phrase,
+                        denied,
+                    )
+                )
+            if kind == OBJECT and phrase in found and not denied:
                 boxes, scores = found[phrase]
                 for box, score in zip(boxes.tolist(), scores.tolist(), strict=True):
                     add_box((name, *ids, *box, score))

@@ -1,6 +1,13 @@
 """Repairs of clauses: what relates objects, and which ones."""
 
-from macco.preprocess.graph.lexicon import BE, PARTICLES, PREPOSITION_LENGTHS, PREPOSITIONS, RELATIVES
+from macco.preprocess.graph.lexicon import (
+    BE,
+    PARTICLES,
+    POSTURES,
+    PREPOSITION_LENGTHS,
+    PREPOSITIONS,
+    RELATIVES,
+)
 from macco.preprocess.graph.phrases import HEADS
 from macco.preprocess.graph.words import Sentence, Word
 
@@ -63,6 +70,81 @@ def join_particles(sentence: Sentence) -> None:
             verb.absorb(word)
 
 
+def join_alternatives(sentence: Sentence) -> None:
+    """In "walking up and down the street" "up and down" is one preposition."""
+    words = sentence.words
+    for link in words[1:-1]:
+        if link.form not in ("and", "or") or link.dep_ != "cc":
+            continue
+        first, last = words[link.i - 1].standing, words[link.i + 1].standing
+        both = all(word.pos_ in ("ADP", "ADV") and word.dep_ in DIRECTED for word in (first, last))
+        if not both or any(kid.i > last.i for kid in first.kids if kid is not last):
+            continue
+        thing = last.kid("pobj", "dobj")
+        verb = first.head if first.head is not last else last.head
+        if thing is None or verb in (first, last):
+            continue
+        first.attach(verb, "prep")
+        first.absorb(link)
+        first.absorb(last)
+        first.pos_ = "ADP"
+        thing.attach(first, "pobj")
+
+
+def relate_others(sentence: Sentence) -> None:
+    """In "dogs looking at each other" the dogs are on both sides."""
+    for other in sentence.words:
+        if other.form != "other" or other.i == 0 or other.dep_ not in ("pobj", "dobj"):
+            continue
+        if sentence.words[other.i - 1].form == "each":
+            other.pos_ = "PRON"
+            sentence.reciprocal.add(other.i)
+            one = other.head.head
+            if (
+                one.is_noun and one.form == one.lemma_ and other.dep_ == "pobj"
+            ):  # in the grass with each other
+                several = (w for w in reversed(sentence.words[: one.i]) if w.is_noun and w.form != w.lemma_)
+                other.head.attach(next(several, one), "prep")
+
+
+def resolve_pronouns(sentence: Sentence) -> None:
+    """In "a table that has food on it" and "a table with food on it" the food is on the table."""
+    for pronoun in sentence.words:
+        prep = pronoun.head
+        if pronoun.form not in ("it", "them") or pronoun.dep_ != "pobj" or prep.dep_ != "prep":
+            continue
+        before = reversed(sentence.words[: prep.i])
+        thing = next((word for word in before if word.dep_ in THINGS and word.pos_ in ("NOUN", "PRON")), None)
+        while thing and thing.dep_ == "conj" and thing.head is not thing:
+            thing = thing.head
+        if not thing or thing.head.form not in ("with", "has", "have", "having"):
+            continue
+        holder = thing.head
+        owner = holder.head if holder.dep_ in ("prep", "acl") else holder.kid("nsubj")
+        if owner and owner.is_noun and owner is not thing:
+            if not prep.within(thing):
+                prep.attach(thing, "prep")
+            sentence.antecedents[pronoun.i] = owner.i
+
+
+def turn_locatives(sentence: Sentence) -> None:
+    """In "on the wall hangs a painting" the painting hangs there."""
+    first = sentence.words[0].standing if sentence.words else None
+    if not first or first.pos_ not in ("ADP", "ADV"):
+        return
+    verb = next((word for word in sentence.words[first.i + 2 :] if word.is_verb), None)
+    if verb is None or verb.kid("expl", "aux", "auxpass"):
+        return
+    wall = verb.kid("nsubj", "compound")
+    if first.kid("pobj") is None and wall and wall.i == verb.i - 1 and verb.lemma_ in POSTURES:
+        wall.attach(first, "pobj")  # under a tree sits a man
+    thing = next((kid for kid in verb.kids if kid.dep_ in POSTPOSED and kid.i > verb.i and kid.is_noun), None)
+    if thing and first.kid("pobj") and not any(kid.dep_ == "nsubj" and kid.i < verb.i for kid in verb.kids):
+        thing.dep_ = "nsubj"
+        first.attach(verb, "prep")
+        verb.pos_ = "VERB"
+
+
 def resolve_relatives(sentence: Sentence) -> None:
     """In "a man who holds a ball that a dog chases" the man holds it, and the dog chases the ball."""
     for verb in sentence.words:
@@ -83,13 +165,12 @@ def resolve_relatives(sentence: Sentence) -> None:
 
 
 def turn_passives(sentence: Sentence) -> None:
-    """In "a piano is played by a woman" the piano is the subject for now; "by" turns the pair round in the end."""
+    """In "a piano is played by a woman" it is the piano that is "played by" her."""
     for word in sentence.words:
         if word.dep_ == "nsubjpass":
             word.dep_ = "nsubj"
         elif word.dep_ == "agent":
             word.dep_ = "prep"
-            sentence.agents.add(word.i)
 
 
 def open_copulas(sentence: Sentence) -> None:
@@ -117,7 +198,7 @@ def attach_predicates(sentence: Sentence) -> None:
             prep.attach(verb, "prep")
             verb.pos_ = "VERB"
             continue
-        subject = _subject(verb)
+        subject = verb.kid("dobj") or _subject(verb)  # the house has its windows broken
         if subject and subject.is_noun:
             word.attach(subject, "amod")
 
@@ -153,18 +234,25 @@ def join_verbs(sentence: Sentence) -> None:
     """In "sitting on a sofa in a room" the relations are "sitting on" and "in"."""
     for prep in sentence.words:
         verb = prep.head
+        fronted = prep.i == 0 and prep.i < verb.i and prep.dep_ == "prep" and verb.i > 1
         if (
             prep.dep_ != "prep"
-            or prep.i < verb.i
+            or (prep.i < verb.i and not fronted)
             or verb.form in BE
             or not (verb.is_verb or verb.dep_ == "acl")
         ):
             continue
-        between = [kid.dep_ for kid in verb.kids if verb.i < kid.i < prep.i]
+        between = [kid.dep_ for kid in verb.kids if verb.i < kid.i < prep.i or (fronted and verb.i < kid.i)]
         if FILLED.isdisjoint(between):
             prep.parts = tuple(sorted({*verb.parts, *prep.parts}))
             prep.core = verb.core
 
 
+# Labels that parsers give to a subject behind its verb.
+POSTPOSED = ("attr", "dobj", "nsubj", "npadvmod", "oprd", "ccomp", "pobj", "dep", "conj")
+# Labels of what someone has or holds.
+THINGS = ("pobj", "dobj", "conj")
+# Labels of a preposition that says where a verb goes.
+DIRECTED = ("prep", "prt", "advmod", "conj", "pcomp")
 # Labels of what already completes a verb, so that a later preposition stands alone.
 FILLED = frozenset({"prep", "dobj", "dative", "attr", "acomp", "oprd", "xcomp", "ccomp"})

@@ -11,6 +11,11 @@ def _set(words: str) -> frozenset[str]:
 HYPHENS: Final = _set("- ‐ ‑")
 BE: Final = _set("be is are was were am been being 's 're ’s ’re")
 DETERMINERS: Final = _set("a an the this that these those his her its their my your our")
+NEGATIONS: Final = _set("not n't n’t never")
+# What stands for things that are not there.
+NOBODY: Final = _set("nobody none nothing no-one")
+LACKING: Final = _set("without instead")
+DEFINITE: Final = _set("the this that these those his her its their my your our")
 RELATIVES: Final = _set("who whom which that")
 PARTICLES: Final = _set("up down out off over back away around along together through")
 # Adverbs in front of an adjective that do not say how much or how.
@@ -26,12 +31,55 @@ COLOURS: Final = _set(
 QUANTITIES: Final = _set(
     "group groups pair pairs bunch bunches couple lot lots number numbers dozen dozens herd herds flock flocks "
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
-    "one two three four five six seven eight nine ten some many most all several few each both none"
+    "one two three four five six seven eight nine ten some many most all several few each both none neither either"
+)
+# Nouns whose members act: in "a row of bottles on a shelf" the bottles are on it.
+ROWS: Final = _set(
+    "row rows line lines stack stacks pile piles cluster clusters bundle bundles circle column"
 )
 # Verbs of posture that taggers take for nouns, by their lemma: "the bus stands in front of a train".
 POSTURES: Final = _set("stand sit hide lie rest lean hang float wait fly")
+# Verbs, by their lemma, of what only the living do.
+ACTS: Final = _set(
+    "wear hold carry ride eat drink throw toss catch kick swing watch look stare feed pet brush chew lick bite sip "
+    "hug kiss smoke smile laugh talk walk pose hit juggle"
+)
+# Verbs that bring their object to a place, by their lemma: "puts a plate on the table".
+PLACING: Final = _set(
+    "put place set lay hang stick load pack stack pour sprinkle spread drop insert mount attach tie store dip "
+    "arrange install park plug squeeze drizzle tuck fit scatter"
+)
+# Verbs that send their object somewhere: "throws a ball at a wall", but "throws a ball in the park".
+SENDING: Final = _set("throw toss kick hit swing shoot aim fling hurl point roll bounce pass")
+# Prepositions that say where the object of a verb goes or comes from: "a boy kicking a ball into the goal".
+AIMED: Final = _set("into onto to toward towards over from off")
+# Prepositions of place: where something is put, or held.
+PLACES: Final = _set("in on under above below against around behind beside between near inside across by at")
+BODY: Final = _set(
+    "hand arm mouth head face ear nose eye neck shoulder back lap chest leg knee foot hip waist wrist finger hair "
+    "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side"
+)
+# The commonest nouns of people and animals, by their lemma.
+PEOPLE: Final = _set(
+    "man woman boy girl child kid baby toddler infant person people guy lady gentleman adult player batter catcher "
+    "pitcher umpire skier surfer skater skateboarder snowboarder rider biker cyclist jockey cowboy officer policeman "
+    "fireman soldier worker chef cook waiter waitress student teacher couple family friend bride groom mother father "
+    "mom dad son daughter brother sister teenager teen male female tourist passenger pedestrian driver dancer "
+    "clown someone"
+)
+ALIVE: Final = PEOPLE | _set(
+    "cat kitten dog puppy horse pony foal zebra cow bull calf sheep lamb goat pig elephant giraffe bear cub bird duck "
+    "goose chicken seagull pigeon parrot owl eagle monkey gorilla lion lioness tiger deer rabbit squirrel mouse fish"
+)
 # Nouns that only say where: "a cat on the left", "a cake with candles on top".
 WHERE: Final = _set("top bottom front back left right side sides middle center centre")
+
+# Verbs that rarely have an object, as in "baby standing giraffe".
+ALONE: Final = _set("stand sit lie walk run kneel graze smile sleep talk laugh jump live park dine")
+# Adjectives that are the object of a preposition as they are: "in public", "each other".
+BARE: Final = _set("other high low public general large last first full short")
+# Past participles that look like the infinitive.
+SAME: Final = _set("put cut hit set run come become let shut read split spread")
 
 # Prepositions of several words: "next to", "in front of", "on the left side of".
 _FIXED = (

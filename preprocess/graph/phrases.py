@@ -3,16 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
-from macco.preprocess.graph.lexicon import (
-    COLOURS,
-    DETERMINERS,
-    HYPHENS,
-    NO_DEGREE,
-    POSTURES,
-    QUANTITIES,
-    SHADES,
-    WHERE,
-)
+from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES, WHERE
 from macco.preprocess.graph.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.
@@ -28,59 +19,23 @@ FRONT: Final = INNER | {"poss", "advmod", "npadvmod", "case", "conj", "neg"}
 def join_hyphens(sentence: Sentence) -> None:
     """In "a black-and-white T-shirt", "black-and-white" is one word and "T-shirt" another."""
     words = sentence.words
-    if not any(hyphen in sentence.text for hyphen in HYPHENS):
+    if not any(hyphen in sentence.read for hyphen in HYPHENS):
         return
+    runs: list[list[Word]] = []
     for i in range(1, len(words) - 1):
-        hyphen = words[i]
-        if hyphen.form in HYPHENS and words[i - 1].end == hyphen.start and hyphen.end == words[i + 1].start:
-            left, right = words[i - 1].standing, words[i + 1].standing
-            outer, inner = (left, right) if right.within(left) and left.dep_ != "ROOT" else (right, left)
-            if inner.within(outer):
-                outer.absorb(hyphen, core=True)
-            else:  # neither is below the other: the last word speaks for both
-                inner.attach(outer, inner.dep_)
-                outer.absorb(hyphen, core=True)
-            outer.absorb(inner, core=True)
-
-
-def correct_tags(sentence: Sentence) -> None:
-    """In "a man rides a moped", a "moped" tagged as a verb is a noun, and "rides" tagged as a noun is a verb."""
-    for word in sentence.words:
-        pos = word.pos_
-        if pos == "PROPN":
-            word.pos_ = "NOUN"
-        elif pos == "NOUN":
-            if word.kids and word.kid("nsubj") and not word.kid("det", "poss"):
-                word.pos_ = word.pos = "VERB"
-        elif word.dep_ in HEADS and pos in ("VERB", "ADJ", "ADV", "X", "INTJ"):
-            determined = any(kid.form in DETERMINERS and kid.i < word.i for kid in word.kids)
-            governs = word.kid("nsubj", "nsubjpass", "dobj", "aux", "auxpass")
-            if (determined and not governs) or (word.dep_ == "pobj" and pos in ("VERB", "X")):
-                word.pos_ = word.pos = "NOUN"
-        if (
-            word.dep_ in ("compound", "nmod")
-            and word.i < word.head.i
-            and (pos == "VERB" or word.form in COLOURS)
-        ):
-            word.dep_ = "amod"  # a sleeping dog, an orange cat
-
-
-def part_verbs(sentence: Sentence) -> None:
-    """In "a tree stands by a lake", "tree stands" is no compound: "a" has no plural, and a preposition follows."""
-    words = sentence.words
-    for word, after in pairwise(words[1:]):
-        noun = words[word.i - 1]
-        if word.dep_ != "ROOT" or word.pos_ != "NOUN" or noun.dep_ != "compound" or noun.head is not word:
-            continue
-        plural, plural_noun = word.lemma_ != word.form, noun.lemma_ != noun.form
-        if plural and word.kid("nummod"):  # two fruit stands
-            continue
-        articled = any(kid.form in ("a", "an") for kid in word.kids if kid.i < noun.i)
-        if after.pos_ in ("ADP", "ADV") and plural != plural_noun and (articled or word.lemma_ in POSTURES):
-            for kid in [kid for kid in word.kids if kid.i < noun.i]:
-                kid.attach(noun, kid.dep_)
-            noun.dep_, noun.pos_ = "nsubj", "NOUN"
-            word.pos_ = word.pos = "VERB"
+        before, hyphen, after = words[i - 1 : i + 2]
+        if hyphen.form in HYPHENS and before.to == hyphen.at and hyphen.to == after.at:
+            if runs and runs[-1][-1] is before:
+                runs[-1] += [hyphen, after]
+            else:
+                runs.append([before, hyphen, after])
+    for run in runs:
+        outer = [w for w in run if w.dep_ not in ("punct", "cc") and (w.head is w or w.head not in run)]
+        speaker = outer[-1] if outer else run[-1]  # where several do, the last word speaks for all
+        for word in run:
+            if word is not speaker:
+                word.attach(speaker, word.dep_)
+                speaker.absorb(word, core=True)
 
 
 def see_through_quantities(sentence: Sentence) -> None:
@@ -140,40 +95,23 @@ def join_degrees(sentence: Sentence) -> None:
             after.absorb(word)
 
 
-def flatten_conjuncts(sentence: Sentence) -> None:
-    """In "a dog, a cat and a bird" the third hangs below the first, where the rules look for it."""
+def keep_participles(sentence: Sentence) -> None:
+    """In "a striped shirt" the attribute is "striped", not "stripe"."""
     for word in sentence.words:
-        if word.dep_ == "appos" and word.is_noun and word.kid("conj"):
-            word.dep_ = "conj"
-        if word.dep_ == "conj":
-            if word.head.dep_ == "conj":
-                word.attach(word.head.head, "conj")
-            if word.pos_ == "ADP" and word.head.pos_ == "ADP":  # on the sofa and under the table
-                word.attach(word.head.head, "prep")
-
-
-def share_modifiers(sentence: Sentence) -> None:
-    """In "a dog and a cat on a sofa" both are on it; in "a dog and a bowl of soup" only the bowl has soup."""
-    for last in sentence.words:
-        if last.dep_ != "conj" or not last.is_noun or not last.head.is_noun:
-            continue
-        row = [last.head, *(kid for kid in last.head.kids if kid.dep_ == "conj" and kid.is_noun)]
-        described = any(
-            kid.i > noun.i and kid.dep_ in ("prep", "acl", "relcl") for noun in row[:-1] for kid in noun.kids
-        )
-        if last is not row[-1] or described:
-            continue
-        for kid in list(last.kids):
-            shared = kid.dep_ == "acl" or (kid.dep_ == "prep" and kid.form not in ("of", "with", "without"))
-            if shared and kid.i > last.i:
-                kid.attach(last.head, kid.dep_)
+        if word.pos == "VERB" and word.dep_ in ("amod", "acomp", "oprd"):
+            word.lemma_ = word.form
 
 
 def find_chunks(sentence: Sentence) -> None:
     """In "the man's dog" both are objects; pronouns get a chunk too, since the rules relate by chunks."""
     for word in sentence.words:
         if word.is_noun:
-            where = word.form in WHERE and word.dep_ == "pobj" and not word.kid("amod", "nummod", "prep")
+            where = (
+                word.form in WHERE
+                and word.dep_ == "pobj"
+                and len(word.core) == 1
+                and not word.kid("amod", "nummod", "prep")
+            )
             if word.dep_ not in INNER and not where:
                 sentence.noun_chunks.append(Chunk(_front(word), word.i + 1, word))
         elif word.pos_ == "PRON" and word.dep_ in HEADS:

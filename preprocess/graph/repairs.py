@@ -7,27 +7,41 @@ absorbed is out of the rules' sight but keeps its place in the caption.
 from collections.abc import Callable
 from typing import Final
 
-from macco.preprocess.graph import clauses, phrases
+from macco.preprocess.graph import clauses, negation, phrases, places, rows, tags
 from macco.preprocess.graph.words import Sentence
 
 # Later ones build on earlier ones.
 REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     phrases.join_hyphens,
-    phrases.correct_tags,
-    phrases.part_verbs,
+    rows.tell_apart,
+    tags.part_possessions,
+    rows.join_adjectives,
+    tags.correct_tags,
+    tags.free_subjects,
+    tags.part_verbs,
     clauses.join_prepositions,
     clauses.stack_prepositions,
+    clauses.join_alternatives,
+    clauses.turn_locatives,
+    rows.split_rows,
     phrases.see_through_quantities,
     phrases.join_compounds,
     phrases.join_degrees,
-    phrases.flatten_conjuncts,
-    phrases.share_modifiers,
+    phrases.keep_participles,
+    rows.flatten_conjuncts,
+    places.seat_members,
+    rows.share_modifiers,
     clauses.join_particles,
     clauses.resolve_relatives,
+    clauses.relate_others,
     clauses.turn_passives,
     clauses.open_copulas,
+    negation.deny,
     clauses.attach_predicates,
     clauses.find_subjects,
+    places.seat_participles,
+    places.move_objects,
+    clauses.resolve_pronouns,
     clauses.join_verbs,
     phrases.find_chunks,
 )

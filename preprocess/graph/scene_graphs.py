@@ -4,6 +4,7 @@ import copy
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import sng_parser
@@ -11,14 +12,19 @@ import sng_parser.backends.spacy_parser as library
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from macco.pipeline.aligned import Aligned
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
 from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.lexicon import BE
+from macco.preprocess.graph.reading import places, read, readable
 from macco.preprocess.graph.repairs import repair
 from macco.preprocess.graph.words import Chunk, Sentence, Word
 
+__all__ = ["RULES", "SceneGraphs", "places", "readable"]
+
 RULES = ("repaired", "original")
+ENDS = ("subject", "object")
 
 
 class SceneGraphs:
@@ -48,21 +54,21 @@ class SceneGraphs:
     def parse(self, captions: Sequence[str]) -> list[list[Concept]]:
         """The concepts of each caption; equal captions are parsed once."""
         unique = list(dict.fromkeys(captions))
-        texts = [readable(caption[: self.nlp.max_length]) for caption in unique]
-        docs = self.nlp.pipe(texts, batch_size=256)
+        reads = [read(caption[: self.nlp.max_length], self._is_word) for caption in unique]
+        docs = self.nlp.pipe((text for text, _ in reads), batch_size=256)
         with _no_collection():
             graphs = {
-                caption: self.concepts(doc, caption, None if text == caption else places(caption))
-                for caption, text, doc in zip(unique, texts, docs, strict=True)
+                caption: self.concepts(doc, caption, aligned)
+                for caption, (_, aligned), doc in zip(unique, reads, docs, strict=True)
             }
         return [graphs[caption] for caption in captions]
 
-    def concepts(self, doc: Doc, caption: str, place: Sequence[int] | None = None) -> list[Concept]:
+    def concepts(self, doc: Doc, caption: str, aligned: Aligned | None = None) -> list[Concept]:
         """The concepts of one parsed caption: objects, attributes, relations, each by position.
 
-        `place` gives the place in the caption of each character of the doc, where they differ.
+        `aligned` is the text of the doc with its places in the caption, where they differ.
         """
-        sentence = Sentence(doc, caption, place)
+        sentence = Sentence(doc, caption, aligned)
         if self.repaired:
             repair(sentence)
         else:
@@ -70,6 +76,20 @@ class SceneGraphs:
         concepts = _Reader(sentence, self.rules(sentence), self.repaired).concepts()
         sentence.dissolve()
         return concepts
+
+    def _is_word(self, text: str) -> bool:
+        return text.lower() in self._dictionary
+
+    @cached_property
+    def _dictionary(self) -> frozenset[str]:
+        """The words that the pipeline's lemmatizer lists."""
+        lookups = (
+            getattr(self.nlp.get_pipe("lemmatizer"), "lookups", None)
+            if self.nlp.has_pipe("lemmatizer")
+            else None
+        )
+        index = lookups.get_table("lemma_index") if lookups and lookups.has_table("lemma_index") else {}
+        return frozenset(word for words in index.values() for word in words)
 
 
 @contextmanager
@@ -84,29 +104,11 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def readable(caption: str) -> str:
-    """The caption as the parser reads it best, with single blanks and without what spaCy refuses."""
-    text = " ".join(caption.split())
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may hold it
-        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
-    return text
-
-
-def places(caption: str) -> list[int]:
-    """The place in the caption of each character of `readable(caption)`."""
-    kept = [i for i, c in enumerate(caption) if not c.isspace() or (i > 0 and not caption[i - 1].isspace())]
-    while kept and caption[kept[-1]].isspace():
-        del kept[-1]
-    return kept
-
-
 class _Reader:
     """Turns what the rules made of one sentence into concepts."""
 
     def __init__(self, sentence: Sentence, graph: dict[str, Any], repaired: bool) -> None:
-        self.text = sentence.text
+        self.read = sentence.read
         self.words = sentence.words
         self.sentence = sentence
         self.entities: list[dict[str, Any]] = graph["entities"]
@@ -126,6 +128,8 @@ class _Reader:
             owner = place[e] = by_word[root.i] = len(objects)
             modifiers = self._modifiers(self.entities[e], root)
             objects.append(self._object(self.entities[e], root, modifiers))
+            if objects[-1].denied:
+                continue  # nothing is said of what is not there
             attributes += [self._attribute(word, owner, objects[-1].phrase) for word in modifiers]
         for e, root in enumerate(self.roots):
             antecedent = self.sentence.antecedents.get(root.i)
@@ -146,15 +150,20 @@ class _Reader:
     def _object(self, entity: dict[str, Any], root: Word, modifiers: list[Word]) -> Concept:
         heads = _places([word.core for word in entity["head"].words])
         first = min(entity["span_bounds"][0], heads[0])
-        described = [w.parts for w in modifiers if w.pos != "NUM" and w.dep_ != "nummod"]
+        unsaid = self.sentence.apart | self.sentence.denied
+        described = [
+            w.parts for w in modifiers if w.pos != "NUM" and w.dep_ != "nummod" and w.i not in unsaid
+        ]
         phrase = " ".join(map(self._form, [*described, heads]))
         lemma = self._lemma(heads) if self.repaired else entity["lemma_head"].lower()
         span = Span(self.words[first].start, self.words[max(root.i, heads[-1])].end)
-        return Concept(OBJECT, (span,), lemma, self._cover(heads), root.pos, phrase)
+        denied = root.i in self.sentence.denied
+        return Concept(OBJECT, (span,), lemma, self._cover(heads), root.pos, phrase, denied=denied)
 
     def _attribute(self, word: Word, owner: int, phrase: str | None) -> Concept:
         spans, lemma = self._spans(word.parts), self._lemma(word.parts)
-        return Concept(ATTRIBUTE, spans, lemma, self._cover(word.core), word.pos, phrase, owner=owner)
+        head, denied = self._cover(word.core), word.i in self.sentence.denied
+        return Concept(ATTRIBUTE, spans, lemma, head, word.pos, phrase, owner=owner, denied=denied)
 
     def _relations(self, place: dict[int, int]) -> list[Concept]:
         found: dict[tuple[Any, ...], Concept] = {}
@@ -164,19 +173,36 @@ class _Reader:
             if self.repaired:
                 if len(words) > 1:
                     words = tuple(word for word in words if word.form not in BE) or words
-                if self.sentence.agents and any(word.i in self.sentence.agents for word in words):
-                    subject, object_ = object_, subject
-                if self._misread(words, relation, subject, object_):
+                if self.roots[relation["object"]].i in self.sentence.reciprocal:
+                    object_ = self._each_other(relation["subject"], place)
+                elif self._misread(words, relation, subject, object_):
                     continue
             parts = _places([word.parts for word in words])
             spans = self._spans(parts)
             # Of a preposition that the rules cut out, "in front of", the middle: "front".
             core = words[len(words) // 2 if len(words) > 2 else 0].core
             head, pos = self._cover(core), self.words[core[-1]].pos
-            concept = Concept(RELATION, spans, self._lemma(parts), head, pos, subject=subject, object=object_)
+            denied = not self.sentence.denied.isdisjoint([*parts, *(word.i for word in words)])
+            if not denied and any(self.roots[relation[end]].i in self.sentence.denied for end in ENDS):
+                continue
+            ordered = parts
+            if (
+                len(spans) > 1 and not denied and self.words[core[0]].pos == "VERB"
+            ):  # on the wall hangs a painting
+                ordered = (*(p for p in parts if p >= core[0]), *(p for p in parts if p < core[0]))
+            lemma = self._lemma(ordered)
+            concept = Concept(RELATION, spans, lemma, head, pos, None, subject, object_, denied=denied)
             order = (spans[0].start, -1 if subject is None else subject, -1 if object_ is None else object_)
             found.setdefault((*order, spans), concept)
         return [found[key] for key in sorted(found, key=lambda key: key[:3])]
+
+    def _each_other(self, subject: int, place: dict[int, int]) -> int | None:
+        """In "a dog and a cat next to each other" the dog's other is the cat; that of "dogs" are dogs."""
+        root = self.roots[subject]
+        first = root.head if root.dep_ == "conj" else root
+        row = [first, *(kid for kid in first.kids if kid.dep_ == "conj" and kid.is_noun)]
+        other = row[(row.index(root) + 1) % len(row)] if root in row else root
+        return next((place[e] for e in place if self.roots[e] is other), None)
 
     def _misread(
         self, words: Sequence[Word], relation: dict[str, Any], subject: int | None, object_: int | None
@@ -189,21 +215,21 @@ class _Reader:
 
     def _lemma(self, parts: Sequence[int]) -> str:
         """Lemmas joined as the words are: "ice cream", "t-shirt"."""
-        if len(parts) == 1:
-            return self.words[parts[0]].lemma_.lower()
-        lemma, end = "", self.words[parts[0]].start
-        for part in parts:
-            word = self.words[part]
-            lemma += word.lemma_ if end == word.start else " " + word.lemma_
-            end = word.end
-        return lemma.lower()
+        return self._joined(parts, [self.words[part].lemma_ for part in parts])
 
     def _form(self, parts: Sequence[int]) -> str:
         """The words as they are written, in lower case, with single blanks."""
+        return self._joined(parts, [self.words[part].form for part in parts])
+
+    def _joined(self, parts: Sequence[int], forms: list[str]) -> str:
         if len(parts) == 1:
-            return self.words[parts[0]].form
-        text = " ".join(self.text[span.start : span.end] for span in self._spans(parts))
-        return " ".join(text.lower().split())
+            return forms[0].lower()
+        text, end = "", self.words[parts[0]].at
+        for part, form in zip(parts, forms, strict=True):
+            word = self.words[part]
+            text += form if end == word.at else " " + form
+            end = word.to
+        return text.lower()
 
     def _cover(self, parts: Sequence[int]) -> Span:
         """From the first of these words, which are in order, to the last."""
@@ -214,14 +240,14 @@ class _Reader:
         first = self.words[parts[0]]
         if len(parts) == 1:
             return (Span(first.start, first.end),)
-        start, end = first.start, first.end
+        start, last = first.start, first
         spans: list[Span] = []
         for word in (self.words[part] for part in parts[1:]):
-            if self.text[end : word.start].strip():
-                spans.append(Span(start, end))
+            if self.read[last.to : word.at].strip():
+                spans.append(Span(start, last.end))
                 start = word.start
-            end = word.end
-        return (*spans, Span(start, end))
+            last = word
+        return (*spans, Span(start, last.end))
 
 
 def _places(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

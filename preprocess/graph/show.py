@@ -45,6 +45,8 @@ def render(caption: str, concepts: Sequence[Concept]) -> str:
     for concept in concepts:
         if concept.kind == RELATION:
             lines.append(f"  {name(concept.subject)} -[{words(caption, concept)}]-> {name(concept.object)}")
+    if denied := [words(caption, concept) for concept in concepts if concept.denied]:
+        lines.append(f"  denied: {', '.join(denied)}")
     if not concepts:
         lines.append("  no concepts")
     return "\n".join(lines) + "\n"
@@ -72,6 +74,7 @@ def to_json(caption: str, concepts: Sequence[Concept]) -> dict[str, Any]:
             "owner": concept.owner,
             "phrase": concept.phrase,
             "pos": concept.pos,
+            "denied": concept.denied,
         }
         for place, concept in enumerate(concepts)
         for part, span in enumerate(concept.spans)

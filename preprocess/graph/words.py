@@ -6,10 +6,12 @@ rules put together can be traced to its place in the caption without searching.
 """
 
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, overload
 
 from spacy.tokens import Doc
+
+from macco.pipeline.aligned import Aligned
 
 
 class Text(str):
@@ -38,9 +40,11 @@ class Word:
     parts: places of the tokens that this word stands for; several once it has absorbed others
     core:  those of `parts` that make its head ("ice cream truck", but of "light blue" only "blue")
     pos:   the tagger's part of speech; `pos_` is what the rules see
+    start, end: its characters in the caption; at, to: those in the text that was parsed
     """
 
     __slots__ = (
+        "at",
         "core",
         "dep_",
         "end",
@@ -53,12 +57,13 @@ class Word:
         "pos",
         "pos_",
         "start",
+        "to",
     )
 
     def __init__(self, i: int, start: int, text: str, lemma: str, pos: str, dep: str) -> None:
         self.i = i
-        self.start = start
-        self.end = start + len(text)
+        self.start = self.at = start
+        self.end = self.to = start + len(text)
         self.form = text.lower()
         self.lemma_ = lemma or self.form
         self.pos = self.pos_ = pos
@@ -170,16 +175,19 @@ class Cut:
 class Sentence:
     """The words of one caption, and its noun chunks."""
 
-    def __init__(self, doc: Doc, caption: str, place: Sequence[int] | None = None) -> None:
-        """`place`, where given, is the place in the caption of each character of the doc."""
+    def __init__(self, doc: Doc, caption: str, read: Aligned | None = None) -> None:
+        """`read`, where given, is the text that was parsed with its places in the caption."""
         self.text = caption
+        self.read = caption if read is None else read.text
         self.words = words = [Word(t.i, t.idx, t.text, t.lemma_, t.pos_, t.dep_) for t in doc]
         self.noun_chunks: list[Chunk] = []
-        self.antecedents: dict[int, int] = {}  # place of a relative pronoun -> that of its noun
-        self.agents: set[int] = set()  # places of the "by" of a passive
-        if place is not None:
+        self.antecedents: dict[int, int] = {}  # place of a pronoun -> that of its noun
+        self.apart: set[int] = set()  # places of attributes that only some of the things have
+        self.denied: set[int] = set()  # places of nouns that are not there, and of what is not so
+        self.reciprocal: set[int] = set()  # places of "other" in "each other"
+        if read is not None:
             for word in words:
-                word.start, word.end = place[word.start], place[word.end - 1] + 1
+                word.start, word.end = read.starts[word.at], read.ends[word.to - 1]
         for word, distance in zip(words, doc.to_array("HEAD").view("int64").tolist(), strict=True):
             if distance:
                 word.head = words[word.i + distance]

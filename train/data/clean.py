@@ -1,91 +1,31 @@
 """What tokenizers clean captions by, with each cleaned character's place in the caption."""
 
-import html
-import re
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 import ftfy
 
-# What html.unescape takes for a character reference.
-_REFERENCE = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
+from macco.pipeline.aligned import Aligned
+
+__all__ = ["Aligned", "clean"]
+
 _PUNCTUATION = frozenset(string.punctuation) - {"_"}
 
 
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """A text, and the characters [starts[i], ends[i]) of the caption that its character i was made from."""
+def _repair(aligned: Aligned) -> Aligned:
+    """ftfy.fix_text."""
+    if aligned.text.isascii() and aligned.text.isprintable() and "&" not in aligned.text:
+        return aligned
+    fixed = ftfy.fix_text(aligned.text)
+    plain = aligned.unescape()
+    return (plain if ftfy.fix_text(plain.text) == fixed else aligned).become(fixed)
 
-    text: str
-    starts: list[int]
-    ends: list[int]
 
-    @classmethod
-    def of(cls, text: str) -> "Aligned":
-        """The caption itself."""
-        return cls(text, list(range(len(text))), list(range(1, len(text) + 1)))
-
-    def replace(self, changes: list[tuple[int, int, str]]) -> "Aligned":
-        """Put new text in place of stretches [start, end), given in order: it was made from all of each."""
-        pieces, starts, ends, done = [], [], [], 0
-        for start, end, new in [*changes, (len(self.text), len(self.text), "")]:
-            pieces += [self.text[done:start], new]
-            starts += self.starts[done:start]
-            ends += self.ends[done:start]
-            if new:
-                at = self.starts[start] if start < len(self.text) else (self.ends[-1] if self.ends else 0)
-                starts += [at] * len(new)
-                ends += [self.ends[end - 1] if end > start else at] * len(new)
-            done = end
-        return Aligned("".join(pieces), starts, ends)
-
-    def become(self, text: str) -> "Aligned":
-        """Follow changes of unknown kind: characters that stayed keep their places, the rest goes by stretch."""
-        if text == self.text:
-            return self
-        matcher = SequenceMatcher(None, self.text, text, autojunk=False)
-        return self.replace(
-            [(i, j, text[k:n]) for tag, i, j, k, n in matcher.get_opcodes() if tag != "equal"]
-        )
-
-    def unescape(self) -> "Aligned":
-        """html.unescape."""
-        if "&" not in self.text:
-            return self
-        found = [(m.start(), m.end(), html.unescape(m[0])) for m in _REFERENCE.finditer(self.text)]
-        return self.replace([change for change in found if self.text[change[0] : change[1]] != change[2]])
-
-    def repair(self) -> "Aligned":
-        """ftfy.fix_text."""
-        if self.text.isascii() and self.text.isprintable() and "&" not in self.text:
-            return self
-        fixed = ftfy.fix_text(self.text)
-        plain = self.unescape()
-        return (plain if ftfy.fix_text(plain.text) == fixed else self).become(fixed)
-
-    def squeeze(self) -> "Aligned":
-        """Make each run of white space one space, and none at the ends."""
-        changes = [
-            (m.start(), m.end(), " " if m.start() > 0 and m.end() < len(self.text) else "")
-            for m in re.finditer(r"\s+", self.text)
-        ]
-        return self.replace([change for change in changes if self.text[change[0] : change[1]] != change[2]])
-
-    def lower(self) -> "Aligned":
-        """str.lower, which makes some characters two."""
-        text = self.text.lower()
-        if len(text) == len(self.text):
-            return Aligned(text, self.starts, self.ends)
-        low = self.replace([(i, i + 1, c.lower()) for i, c in enumerate(self.text) if len(c.lower()) > 1])
-        return Aligned(text, low.starts, low.ends) if len(text) == len(low.text) else self.become(text)
-
-    def unpunctuate(self) -> "Aligned":
-        """Drop ASCII punctuation; underscores become spaces."""
-        places = [i for i, c in enumerate(self.text) if c not in _PUNCTUATION]
-        text = "".join(self.text[i] for i in places).replace("_", " ")
-        return Aligned(text, [self.starts[i] for i in places], [self.ends[i] for i in places])
+def _unpunctuate(aligned: Aligned) -> Aligned:
+    """Drop ASCII punctuation; underscores become spaces."""
+    places = [i for i, c in enumerate(aligned.text) if c not in _PUNCTUATION]
+    text = "".join(aligned.text[i] for i in places).replace("_", " ")
+    return Aligned(text, [aligned.starts[i] for i in places], [aligned.ends[i] for i in places])
 
 
 def clean(caption: str, cleaner: Callable[[str], str]) -> Aligned:
@@ -94,10 +34,10 @@ def clean(caption: str, cleaner: Callable[[str], str]) -> Aligned:
     The text is always what `cleaner` returns: where the steps known here lead elsewhere, it is aligned as a whole.
     """
     text = cleaner(caption)
-    aligned = Aligned.of(caption).repair().unescape().unescape()
+    aligned = _repair(Aligned.of(caption)).unescape().unescape()
     kind = getattr(cleaner, "__name__", "")
     if kind == "_clean_canonicalize":
-        aligned = aligned.unpunctuate()
+        aligned = _unpunctuate(aligned)
     if kind in ("_clean_canonicalize", "_clean_lower"):
         aligned = aligned.lower()
     return aligned.squeeze().become(text)

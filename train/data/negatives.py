@@ -53,7 +53,7 @@ class Vocabulary:
             rows = connection.execute(
                 "SELECT kind, pos, lower(head) AS head, lower(text) AS text, count(*) AS n FROM concepts "
                 f"WHERE kind IN ('{RELATION}', '{ATTRIBUTE}') "
-                "AND concept_id NOT IN (SELECT concept_id FROM concepts WHERE part > 0) "
+                "AND denied IS NOT TRUE AND concept_id NOT IN (SELECT concept_id FROM concepts WHERE part > 0) "
                 "GROUP BY ALL ORDER BY n DESC, kind, pos, head, text"
             ).fetchall()
         counts: dict[Sort, dict[str, int]] = defaultdict(dict)
@@ -95,7 +95,8 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
         samples = store.table("samples", shard).select(["sample_id", "caption", "status"]).to_pylist()
         concepts: dict[str, list[Concept]] = defaultdict(list)
         for row in store.table("concepts", shard).to_pylist():
-            concepts[row["sample_id"]].append(row)
+            if not row["denied"]:
+                concepts[row["sample_id"]].append(row)
         rows = []
         for sample in samples:
             if sample["status"] == OK and sample["sample_id"] in concepts:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import duckdb
@@ -44,6 +44,7 @@ class Selection:
     clauses: tuple[Clause, ...]
     kinds: tuple[str, ...]  # the kinds of concepts that masks are made of
     keep: Literal["all", "concept", "box"] = "all"  # samples with any concept of `kinds`, or any box of one
+    denied: bool = field(default=False, repr=False)  # whether concepts that captions deny count
 
     @classmethod
     def of(cls, where: str, masks: MaskConfig, keep: Literal["all", "concept", "box"] = "all") -> "Selection":
@@ -54,7 +55,7 @@ class Selection:
         with duckdb.connect() as connection:
             clauses += [_clause(connection, sql) for sql in _conjuncts(connection, where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
-        return cls(tuple(ordered), masked_kinds(masks), keep)
+        return cls(tuple(ordered), masked_kinds(masks), keep, masks.denied)
 
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""
@@ -96,7 +97,8 @@ class Selection:
 
     def all(self, level: Level) -> str:
         """All conditions of a level as one."""
-        return " AND ".join(f"({sql})" for sql in self.at(level))
+        affirmed = ["denied IS NOT TRUE"] if level == "concepts" and not self.denied else []
+        return " AND ".join(f"({sql})" for sql in [*self.at(level), *affirmed])
 
 
 def _list(alias: str, names: Sequence[str]) -> str:

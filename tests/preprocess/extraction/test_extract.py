@@ -214,3 +214,24 @@ def test_retry_does_only_the_failed_rows_again(tmp_path: Path, monkeypatch: pyte
     )
     assert store.failed() == set()
     assert failed_samples(store) == []
+
+
+def test_no_detector_is_asked_for_what_a_caption_denies(
+    extractor: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {"a.jpg": picture(), "a.txt": b"no dogs on a red sofa, nobody around, a man without a hat"}
+    write_tar(tmp_path / "x.tar", members)
+    asked: list[str] = []
+    detect = extractor.detector.detect
+
+    def noting(images: Any, phrases: Any) -> Any:
+        asked.extend(phrase for each in phrases for phrase in each)
+        return detect(images, phrases)
+
+    monkeypatch.setattr(extractor.detector, "detect", noting)
+    tables, _ = run(extractor, str(tmp_path / "x.tar"))
+    assert sorted(asked) == ["man", "red sofa"]
+    concepts = tables["concepts"].to_pylist()
+    assert {row["lemma"] for row in concepts if row["denied"]} == {"dog", "hat", "without"}
+    boxed = set(tables["boxes"]["concept_id"].to_pylist())
+    assert not boxed & {row["concept_id"] for row in concepts if row["denied"]}

@@ -1,0 +1,118 @@
+"""What a caption denies: "no people on the beach", "the cat is not black", "a man without a hat"."""
+
+from collections.abc import Iterator
+
+from macco.preprocess.graph.lexicon import BE, DEFINITE, LACKING, NEGATIONS, NOBODY
+from macco.preprocess.graph.words import ABSORBED, Sentence, Word
+
+OBJECTS = ("dobj", "pobj", "attr")
+# What "no" stands in front of without denying it: "a no parking sign".
+FORBIDDEN = ("entry", "left", "right", "turn", "parking", "smoking", "stopping", "swimming", "standing")
+
+
+def deny(sentence: Sentence) -> None:
+    """Mark the nouns of what is not there, and take back what verbs, prepositions and adjectives claim."""
+    for word in sentence.words:
+        if word.form in NEGATIONS:
+            _deny_not(sentence, word)
+        elif word.form in LACKING and word.pos_ == "ADP":
+            _deny_lack(sentence, word)
+        elif word.form in ("none", "neither") and word.dep_ in ("quantity", "det", "predet", "cc", "preconj"):
+            if word.head.dep_ in ("nsubj", "nsubjpass") and word.head.head.is_verb:
+                _deny_predicate(sentence, word, word.head.head)
+        elif word.form in NOBODY and word.dep_ != "quantity":
+            word.pos_ = "PRON"
+            sentence.denied.add(word.i)
+        elif word.form == "no":
+            _deny_no(sentence, word)
+
+
+def _deny_not(sentence: Sentence, negation: Word) -> None:
+    """In "not a car in sight" there is none; "a dog not on a leash" is there."""
+    negation.lemma_ = "never" if negation.form == "never" else "not"
+    if negation.i + 1 == len(sentence.words):
+        return
+    head, after = negation.head, sentence.words[negation.i + 1].standing
+    if after.form == "only":
+        return
+    if not head.is_noun:
+        _deny_predicate(sentence, negation, head)
+    elif head.i > negation.i:
+        _deny_nouns(sentence, head)
+    elif after.head is head:
+        _take_back(sentence, negation, after)
+
+
+def _deny_no(sentence: Sentence, no: Word) -> None:
+    """In "no dogs or cats" there are neither; "no one" is nobody; "no longer red" is not red."""
+    if no.dep_ == ABSORBED or no.i + 1 == len(sentence.words):  # no-slip socks
+        return
+    thing, after = no.head, sentence.words[no.i + 1]
+    if thing.form == "longer":
+        _deny_predicate(sentence, no, thing.head)
+    elif thing.form == "one":
+        thing.pos_ = "PRON"
+        sentence.denied.add(thing.i)
+    elif thing.is_noun and thing is not no and not (after.form in FORBIDDEN and after is not thing):
+        _deny_nouns(sentence, thing)
+
+
+def _deny_nouns(sentence: Sentence, noun: Word) -> None:
+    sentence.denied.add(noun.i)
+    for kid in noun.kids:
+        if kid.dep_ == "conj" and kid.is_noun and not kid.kid("det", "poss", "nummod"):
+            sentence.denied.add(kid.i)
+
+
+def _deny_lack(sentence: Sentence, prep: Word) -> None:
+    """In "a man without a hat or gloves" he has none of these."""
+    sentence.denied.add(prep.i)
+    for kid in list(prep.kids):
+        if kid.is_noun:
+            for place in [k for k in kid.kids if k.dep_ == "prep" and k.form != "of"]:
+                place.attach(prep.head, "prep")  # on the beach, it is the man
+            for noun in (kid, *(k for k in kid.kids if k.dep_ == "conj" and k.is_noun)):
+                sentence.denied.add(noun.i)
+        elif kid.is_verb:
+            _deny_predicate(sentence, prep, kid)
+
+
+def _deny_predicate(sentence: Sentence, negation: Word, verb: Word) -> None:
+    """Take back what the verb says, its words then holding the negation, and what nobody else vouches for."""
+    thing = verb.kid("attr", "nsubj") if verb.kid("expl") else None
+    if thing and thing.is_noun and thing.i > verb.i:  # there aren't any people
+        _deny_nouns(sentence, thing)
+        return
+    for claim in list(_claims(verb)):
+        _take_back(sentence, negation, claim)
+
+
+def _take_back(sentence: Sentence, negation: Word, claim: Word) -> None:
+    claim.parts = tuple(sorted({negation.i, *claim.parts}))
+    sentence.denied.add(claim.i)
+    if claim.pos_ != "ADJ":
+        for thing in claim.kids:
+            if thing.dep_ in OBJECTS and thing.is_noun and thing.i > negation.i:
+                _deny_indefinite(sentence, thing)
+
+
+def _deny_indefinite(sentence: Sentence, thing: Word) -> None:
+    """In "not wearing a hat" there may be no hat; in "not on the sofa" there is a sofa."""
+    if not any(kid.form in DEFINITE or kid.dep_ == "poss" for kid in thing.kids if kid.i < thing.i):
+        _deny_nouns(sentence, thing)
+
+
+def _claims(verb: Word) -> Iterator[Word]:
+    """What a verb claims: "is" what follows it, others themselves."""
+    if verb.form not in BE and verb.lemma_ != "be":
+        yield verb
+        for kid in verb.kids:  # of "not sitting on a chair" the chair as well
+            if kid.dep_ == "prep" and kid.i > verb.i and not verb.kid("dobj"):
+                yield kid
+        return
+    for kid in verb.kids:
+        if kid.i > verb.i and kid.dep_ in ("prep", "acomp", "oprd", "advmod", "attr"):
+            if kid.dep_ == "attr" and kid.is_noun:
+                yield verb
+            else:
+                yield from (kid, *(k for k in kid.kids if k.dep_ == "conj"))
