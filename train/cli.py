@@ -230,7 +230,8 @@ def study(
     """
     import os
 
-    from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.pipeline.devices import choose_device
+    from macco.train.distributed.processes import asked_to_stop
     from macco.train.layers import parse, resolve
     from macco.train.study.plan import load_plan
     from macco.train.study.study import Order, Study

@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_yaml
 from macco.train.config import FREE, OBJECTIVES, TrainConfig, groups
 
 PRESETS = Path(__file__).parent / "presets"
@@ -77,12 +78,7 @@ def preset(name: str) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """A YAML file as a layer."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {error}") from error
+    found = read_yaml(path)
     if not isinstance(found, dict | None):
         raise UserError(f"{path} holds no keys: write lines like `seed: 1`")
     return found or {}

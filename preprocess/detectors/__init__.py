@@ -34,10 +34,11 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     `device` is "auto" (CUDA where there is one, else CPU) or a torch device. Raises UserError for a
     missing or unfit model, or a device that is not there.
     """
-    from macco.preprocess.detectors.batched import BatchedDetector, Network, find_device
+    from macco.pipeline.devices import choose_device
+    from macco.preprocess.detectors.batched import BatchedDetector, Network
 
     files = locate(spec)
-    where = find_device(device)
+    where = choose_device(device, mps="asked")
     network: Network
     if files.backend == "groundingdino":
         from macco.preprocess.detectors.original import OriginalNetwork

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_model
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests"
 
@@ -106,15 +106,7 @@ def load_manifest(path_or_name: str) -> Manifest:
                 f"no manifest is called {path_or_name!r}; there are {_known()}, or give a .yaml file"
             )
         path = found
-    try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first, *more = error.errors()
-        field = ".".join(map(str, first["loc"])) or "(the whole file)"
-        others = f" (and {len(more)} more)" if more else ""
-        raise UserError(f"{path.name}: field {field!r}: {first['msg']}{others}") from error
+    return read_model(path, Manifest)
 
 
 def _known() -> str:
