@@ -7,6 +7,7 @@ have as many fields as the header are named, by number, and passed over.
 import csv
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -36,8 +37,9 @@ def load(source: Table) -> Index:
     separator, quoted, header = _dialect(source, data)
     image, captions, key = choose_fields(source, header)
     columns = list(dict.fromkeys([image, *captions, *([key] if key else [])]))
-    read = _quickly(data, separator, columns) if not quoted or b'"' not in data else None
-    table, broken = read or _exactly(data, separator, quoted, header, columns, image)
+    table, broken = _quickly(data, separator, columns) if not quoted or b'"' not in data else None, []
+    if table is None:
+        table, broken = _exactly(data, separator, quoted, header, columns, image)
     paths = pa.chunked_array(
         [
             pa.array([text_of_cell(path) for path in chunk.to_pylist()], pa.string())
@@ -69,25 +71,15 @@ def _dialect(source: Table, data: bytes) -> tuple[str, bool, list[str]]:
 MAX_HEADER: Final = 2**20  # bytes in which the first line ends
 
 
-def _quickly(
-    data: bytes, separator: str, columns: list[str]
-) -> tuple[pa.Table, list[tuple[int, str]]] | None:
-    """Read a table without quoting; None where Arrow cannot: a lone carriage return, a line of many megabytes."""
+def _quickly(data: bytes, separator: str, columns: list[str]) -> pa.Table | None:
+    """Read a table without quoting; None where Arrow cannot, or would lose a row that does not fit the header."""
     if data.count(b"\r") != data.count(b"\r\n"):
         return None
-    broken: list[tuple[int, str]] = []
-
-    def note(row: pyarrow.csv.InvalidRow) -> str:
-        broken.append((row.number, _misfit(row.actual_columns, row.expected_columns)))
-        return "skip"
-
     try:
-        table = pyarrow.csv.read_csv(
+        return pyarrow.csv.read_csv(
             pa.BufferReader(data),
-            pyarrow.csv.ReadOptions(use_threads=False, block_size=2**24),  # one thread: it knows line numbers
-            pyarrow.csv.ParseOptions(
-                delimiter=separator, quote_char=False, double_quote=False, invalid_row_handler=note
-            ),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=2**24),
+            pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False, double_quote=False),
             pyarrow.csv.ConvertOptions(
                 include_columns=columns,
                 # Checked one by one: one bad byte is one bad row.
@@ -96,7 +88,6 @@ def _quickly(
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError):
         return None
-    return table, broken
 
 
 def _exactly(
@@ -133,30 +124,33 @@ def _records(
     lines: list[str], separator: str, quoted: bool, width: int | None = None, image: int = 0
 ) -> Iterator[list[str]]:
     """Split lines into fields; empty lines are none. `width` and `image` are of the header, where it is known."""
+    if not quoted:
+        yield from (line.rstrip("\r\n").split(separator) for line in lines if line.strip("\r\n"))
+        return
     at = 0
     while at < len(lines):
-        line = lines[at].rstrip("\r\n")
-        row, taken = None, 1
-        if quoted and '"' in line:
-            reader = csv.reader((lines[n] for n in range(at, len(lines))), delimiter=separator, strict=True)
-            try:
-                row, taken = next(reader), reader.line_num
-            except csv.Error:  # something after the closing quote, or none to the end
-                row = None
-            if taken > 1 and (
-                (row is not None and width not in (None, len(row)))
-                or any(_is_row(other, separator, width, image) for other in lines[at + 1 : at + taken])
-            ):
-                row, taken = None, 1
-        if line:
-            yield line.split(separator) if row is None else row
-        at += taken
+        begin = at
+        reader = csv.reader((lines[n] for n in range(begin, len(lines))), delimiter=separator, strict=True)
+        with suppress(csv.Error):  # something after a closing quote, or no such quote to the end
+            for row in reader:
+                end = begin + reader.line_num
+                if end > at + 1 and (
+                    width not in (None, len(row))
+                    or any(_is_row(line, separator, width, image) for line in lines[at + 1 : end])
+                ):
+                    break
+                if row:
+                    yield row
+                at = end
+        if at < len(lines):  # it is read as it stands
+            yield lines[at].rstrip("\r\n").split(separator)
+            at += 1
 
 
 def _is_row(line: str, separator: str, width: int | None, image: int) -> bool:
     """Tell a line that an open quote would swallow from one of a text: by itself it would name an image."""
     fields = line.split(separator)
-    return len(fields) == width and _IMAGE_NAME.search(fields[image]) is not None
+    return width is not None and len(fields) >= width and _IMAGE_NAME.search(fields[image]) is not None
 
 
 def _misfit(fields: int, expected: int) -> str:

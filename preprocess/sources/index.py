@@ -75,7 +75,7 @@ def choose_fields(source: Table, columns: Sequence[str]) -> tuple[str, tuple[str
                 return name
         raise UserError(
             f"{source.url} has no column {' or '.join(names)}; name one with {option}: {', '.join(columns)}"
-            f"{_nearest(names, columns, option) or _no_header(columns, names[0])}"
+            f"{_no_header(columns, names[0]) or _nearest(names, columns, option)}"
         )
 
     named = [(source.image, "--image-field"), (source.key, "--key-field")]
@@ -83,7 +83,7 @@ def choose_fields(source: Table, columns: Sequence[str]) -> tuple[str, tuple[str
         if name is not None and name not in columns:
             raise UserError(
                 f"{source.url} has no column {name!r}; it has {', '.join(columns)}"
-                f"{_nearest([name], columns, option) or _no_header(columns, name)}"
+                f"{_no_header(columns, name) or _nearest([name], columns, option)}"
             )
     image = source.image or usual(IMAGE_FIELDS, "--image-field")
     return image, source.captions or (usual(CAPTION_FIELDS, "--caption-field"),), source.key
