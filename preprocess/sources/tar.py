@@ -335,7 +335,7 @@ def _unused(key: str, seen: set[str]) -> str:
 def _sidecar(url: str) -> tuple[int | None, list[dict[str, Any]]]:
     """Return the number of downloaded samples and the failed rows, as img2dataset wrote them down."""
     beside = join(folder(url), stem(url))
-    if exists(f"{beside}.parquet"):
+    if url != f"{beside}.parquet" and exists(f"{beside}.parquet"):
         with open_url(f"{beside}.parquet") as stream:
             try:
                 names = pq.read_schema(stream).names

@@ -28,7 +28,9 @@ def of(folder: Path, name: str, data: bytes, **options: object) -> list[SourceIm
 def told(items: list[SourceImage]) -> list[tuple[str, str | None]]:
     """Each row's key, and its caption or its status where it has none."""
     return [
-        (item.key, caption if status == "ok" else status) for item in items for caption, status, _ in item.rows()
+        (item.key, caption if status == "ok" else status)
+        for item in items
+        for caption, status, _ in item.rows()
     ]
 
 
@@ -85,7 +87,9 @@ def test_long_fields(tmp_path: Path, name: str, quote: bytes) -> None:
     text = b"x" * 20_000_000  # more than Arrow reads at a time
     quote = quote if name == "x.csv" else b""
     separator = b"," if name == "x.csv" else b"\t"
-    data = b"".join([b"filepath", separator, b"title\na.jpg", separator, quote, text, quote, b"\nb.jpg", separator, b"y"])
+    data = b"".join(
+        [b"filepath", separator, b"title\na.jpg", separator, quote, text, quote, b"\nb.jpg", separator, b"y"]
+    )
     assert told(of(tmp_path, name, data)) == [("a.jpg", text.decode()), ("b.jpg", "y")]
 
 

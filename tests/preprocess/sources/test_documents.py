@@ -9,10 +9,18 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.sources import plan
 from tests.support.packed import read, statuses
 
-COCO = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1, "caption": "x"}]}
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg"}],
+    "annotations": [{"id": 1, "image_id": 1, "caption": "x"}],
+}
 KARPATHY = {
     "images": [
-        {"filepath": "val2014", "filename": "a.jpg", "split": "test", "sentences": [{"raw": "x"}, {"raw": "y"}]},
+        {
+            "filepath": "val2014",
+            "filename": "a.jpg",
+            "split": "test",
+            "sentences": [{"raw": "x"}, {"raw": "y"}],
+        },
         {"filename": "b.jpg", "sentences": []},
     ],
     "dataset": "coco",
@@ -81,7 +89,14 @@ def test_karpathy_keeps_the_split(images: Path) -> None:
 
 def test_bad_lines_are_rows(images: Path) -> None:
     good = b'{"image": "%s", "text": "x"}'
-    lines = [good % b"a.jpg", b'{"image": ', b"", b"[1]", b'{"image": "b.jpg", "text": "caf\xe9"}', b"[" * 99_999]
+    lines = [
+        good % b"a.jpg",
+        b'{"image": ',
+        b"",
+        b"[1]",
+        b'{"image": "b.jpg", "text": "caf\xe9"}',
+        b"[" * 99_999,
+    ]
     lines += [b'{"image": "c.jpg", "text": "\\ud800"}', b'{"image": "\xff.jpg", "text": "x"}', b"null"]
     (images / "x.jsonl").write_bytes(b"\r\n".join(lines))
     items = read(f"{images}/x.jsonl")
@@ -91,7 +106,9 @@ def test_bad_lines_are_rows(images: Path) -> None:
 
 
 def test_fields_and_key(images: Path) -> None:
-    (images / "x.jsonl").write_text('{"i": 7, "pic": "a.jpg", "en": "x", "de": "y"}\n{"i": 7, "pic": "a.jpg"}')
+    (images / "x.jsonl").write_text(
+        '{"i": 7, "pic": "a.jpg", "en": "x", "de": "y"}\n{"i": 7, "pic": "a.jpg"}'
+    )
     options = {"image_field": "pic", "key_field": "i", "caption_field": ["en", "de"]}
     (item,) = read(f"{images}/x.jsonl", **options)
     assert (item.key, item.captions[:2]) == ("7", ("x", "y"))
