@@ -50,7 +50,11 @@ def extract(
         str | None, typer.Option(help="Name of the corpus in ids. Default: the folder's, or the manifest's.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="auto, webdataset (img2dataset too), table (TSV, CSV), coco or parquet.")
+        str,
+        typer.Option(
+            help="auto (by content), webdataset (img2dataset too), table (TSV, CSV), csv (quoted, whatever the "
+            "separator), parquet, coco, karpathy, json, jsonl or folder (images with .txt beside them)."
+        ),
     ] = "auto",
     caption_field: Annotated[
         list[str] | None,

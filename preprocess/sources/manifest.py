@@ -4,12 +4,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_model
+from macco.preprocess.sources.formats import Format
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests"
 
@@ -57,7 +58,7 @@ class Manifest(_Strict):
     citation: Text
     get: Text  # how to get it, for a person with a shell
     root_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-    format: Literal["auto", "webdataset", "table", "coco", "parquet"]
+    format: Format
     shards: Annotated[list[ShardSet], Field(min_length=1)]
     fields: Fields = Fields()
     notes: str = ""
