@@ -37,7 +37,8 @@ def load(source: Table) -> Index:
     separator, quoted, header = _dialect(source, data)
     image, captions, key = choose_fields(source, header)
     columns = list(dict.fromkeys([image, *captions, *([key] if key else [])]))
-    table, broken = _quickly(data, separator, columns) if not quoted or b'"' not in data else None, []
+    broken: list[tuple[int, str]] = []
+    table = _quickly(data, separator, columns) if not quoted or b'"' not in data else None
     if table is None:
         table, broken = _exactly(data, separator, quoted, header, columns, image)
     paths = pa.chunked_array(
