@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import IO, Any, Final, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from macco.pipeline.errors import UserError
 
@@ -26,13 +27,18 @@ _TIMES = ("mtime", "LastModified", "updated", "created")
 
 def is_local(url: str) -> bool:
     """Tell a plain path from a URL with a protocol."""
-    return "://" not in url and "::" not in url
+    return "://" not in url
 
 
 def plain(url: str) -> str:
     """Make a local name an absolute path without protocol; leave other URLs alone."""
     url = url.removeprefix("file://")
     return os.path.abspath(os.path.expanduser(url)) if is_local(url) else url
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """What opens a path or URL, and its name there. A local path is no URL, whatever colons it holds."""
+    return (LocalFileSystem(), plain(url)) if is_local(plain(url)) else fsspec.core.url_to_fs(url)
 
 
 def folder(url: str) -> str:
@@ -56,39 +62,39 @@ def join(root: str, path: str) -> str:
 def expand(patterns: Sequence[str]) -> list[str]:
     """Turn names, braces ({00000..00031}, {a,b}) and globs into files that exist, in the order given.
 
+    Local names that are there are no patterns: a file is itself, and so is every folder that leads to a pattern.
+
     Raises UserError, naming the pattern and the folder looked in, for a pattern that is malformed or
     matches nothing, and for a named file that is missing (a missing shard is never passed over).
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        name = plain(pattern)
-        if is_local(name) and os.path.isfile(name):  # a file whose own name has brackets
-            found[name] = None
-            continue
+        root, name = _existing(plain(pattern))
         names = list(itertools.islice(_braces(name, pattern), MAX_NAMES + 1))
         if len(names) > MAX_NAMES:
             raise UserError(f"pattern {pattern!r} means more than {MAX_NAMES:,} files; check its range")
         listed: dict[str, set[str]] = {}
         for concrete in names:
-            found.update(dict.fromkeys(_matches(concrete, pattern, listed)))
+            found.update(dict.fromkeys(_matches(root, concrete, pattern, listed)))
     return list(found)
 
 
 def open_url(url: str, mode: str = "rb", *, compression: str | None = None) -> IO[bytes]:
     """Open a path or URL as a binary stream; `compression` is fsspec's name of a codec ("gzip")."""
-    return cast(IO[bytes], fsspec.open(url, mode, compression=compression).open())
+    fs, path = filesystem(url)
+    return cast(IO[bytes], fs.open(path, mode, compression=compression))
 
 
 def exists(url: str) -> bool:
     """Tell whether a file is there."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return bool(filesystem.exists(path))
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
 
 
 def fingerprint(url: str) -> dict[str, Any]:
     """Describe a file's state, ready for JSON: url, size in bytes, mtime and etag where they are known."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    info = filesystem.info(path)
+    fs, path = filesystem(url)
+    info = fs.info(path)
     time = next((info[key] for key in _TIMES if info.get(key) is not None), None)
     etag = info.get("ETag", info.get("etag"))
     return {
@@ -97,6 +103,16 @@ def fingerprint(url: str) -> dict[str, Any]:
         "mtime": time.isoformat() if isinstance(time, datetime) else time,
         "etag": None if etag is None else str(etag).strip('"'),
     }
+
+
+def _existing(name: str) -> tuple[str, str]:
+    """What is there by that very name, and the rest of a name, relative to it; of a URL all is the rest."""
+    if not is_local(name):
+        return "", name
+    root = name
+    while not os.path.exists(root):
+        root = os.path.dirname(root)
+    return root, os.path.relpath(name, root) if root != name else ""
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:
@@ -122,13 +138,18 @@ def _choices(inside: str, pattern: str) -> Iterator[str]:
     raise UserError(f"pattern {pattern!r}: {{{inside}}} is neither a range {{000..031}} nor a list {{a,b}}")
 
 
-def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
-    where = folder(name[: match.start()] if (match := _MAGIC.search(name)) else name)
+def _matches(root: str, name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
+    """The files that a name or glob below `root` means; of a URL without root."""
+    where = os.path.join(root, folder(name[: match.start()] if (match := _MAGIC.search(name)) else name))
     try:
-        if is_local(name):
-            names = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
-            if not names and os.path.isdir(name):
-                raise UserError(f"{pattern!r} is a folder; name its files, for example '{name}/*.tar'")
+        if root:
+            if not name and os.path.isfile(root):
+                return [root]
+            found = (os.path.join(root, one) for one in glob.glob(name, root_dir=root, recursive=True))
+            names = sorted(filter(os.path.isfile, found))
+            whole = os.path.join(root, name).rstrip("/")
+            if not names and os.path.isdir(whole):
+                raise UserError(f"{pattern!r} is a folder; name its files, for example '{whole}/*.tar'")
         else:
             names = _remote(name, listed)
     except (ImportError, ValueError) as error:  # the protocol's package is missing, or the protocol unknown
@@ -136,14 +157,14 @@ def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot look for {pattern!r} in {where}: {error}") from error
     if not names:
-        raise UserError(f"no file {name!r} (pattern {pattern!r}, looked in {where}); check the path")
+        raise UserError(f"no file {os.path.join(root, name)!r} (pattern {pattern!r}, looked in {where}); check the path")
     return names
 
 
 def _remote(url: str, listed: dict[str, set[str]]) -> list[str]:
-    filesystem, path = fsspec.core.url_to_fs(url)
+    fs, path = filesystem(url)
     if _MAGIC.search(url):
-        names = [name for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"]
+        names = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
         prefix = url.removesuffix(path)  # protocol and host, as the user wrote them
         return [prefix + name for name in sorted(names)]
     if url.startswith("http"):  # has no listing; a missing file shows when it is read
@@ -151,7 +172,7 @@ def _remote(url: str, listed: dict[str, set[str]]) -> list[str]:
     where = folder(path)
     if where not in listed:  # one request for a folder, not one for each of its thousand shards
         try:
-            listed[where] = {name.lstrip("/") for name in filesystem.ls(where, detail=False)}
+            listed[where] = {name.lstrip("/") for name in fs.ls(where, detail=False)}
         except FileNotFoundError:
             listed[where] = set()
     return [url] if path.lstrip("/") in listed[where] else []
