@@ -125,8 +125,13 @@ def leads_elsewhere(path: str) -> bool:
     return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Tell /dev/stdout and the like: streams that are open already."""
+    return _STREAM.fullmatch(os.fspath(path)) is not None
+
+
 def open_through(path: str) -> IO[bytes]:
-    """Where a path that leads elsewhere leads, to be written. An open stream (/dev/stdout) goes on where it is."""
+    """Where a path that leads elsewhere leads, to be written. An open stream goes on where it is."""
     if match := _STREAM.fullmatch(path):
         sys.stdout.flush()
         return os.fdopen(os.dup({"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2])), "wb")

@@ -157,7 +157,9 @@ def _matches(root: str, name: str, pattern: str, listed: dict[str, set[str]]) ->
     except OSError as error:
         raise UserError(f"cannot look for {pattern!r} in {where}: {error}") from error
     if not names:
-        raise UserError(f"no file {os.path.join(root, name)!r} (pattern {pattern!r}, looked in {where}); check the path")
+        raise UserError(
+            f"no file {os.path.join(root, name)!r} (pattern {pattern!r}, looked in {where}); check the path"
+        )
     return names
 
 

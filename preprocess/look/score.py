@@ -55,7 +55,9 @@ def score(
     connection = connect(store)
     for name in ("concepts", "boxes"):
         try:
-            connection.execute(f"CREATE TEMP VIEW true_{name} AS SELECT * FROM {scan_all(plain(truth), name)}")
+            connection.execute(
+                f"CREATE TEMP VIEW true_{name} AS SELECT * FROM {scan_all(plain(truth), name)}"
+            )
         except Exception as error:
             raise UserError(
                 f"no truth at {truth}/{name} ({error}); the demo corpus has it in DIR/truth"

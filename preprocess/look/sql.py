@@ -50,7 +50,10 @@ def query(
                     connection.interrupt()
                     raise
         else:
-            if question.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI):  # PIVOT is several
+            if question.type not in (
+                duckdb.StatementType.SELECT,
+                duckdb.StatementType.MULTI,
+            ):  # PIVOT is several
                 raise UserError(f"--format {format} is for a SELECT: this statement can be shown as a table")
             options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
             with _target(out or "/dev/stdout") as target:
@@ -99,7 +102,7 @@ def _target(out: str) -> Iterator[str]:
 
 @contextmanager
 def _piped(out: str) -> Iterator[str]:
-    """A pipe whose bytes go to where `out` leads: opened by DuckDB itself, a redirected file would lose what it holds."""
+    """A pipe whose bytes go to where `out` leads: DuckDB would open a redirected file anew, and empty it."""
     try:
         stream = open_through(out)
     except OSError as error:
@@ -107,7 +110,10 @@ def _piped(out: str) -> Iterator[str]:
     read, write = os.pipe()
 
     def copy() -> None:
-        with open(read, "rb") as source, stream:  # closed where the reader of ours has gone: DuckDB's write ends too
+        with (
+            open(read, "rb") as source,
+            stream,
+        ):  # closed where the reader of ours has gone: DuckDB's write ends too
             shutil.copyfileobj(source, stream)
 
     with ThreadPoolExecutor(1) as thread:

@@ -1,4 +1,4 @@
-"""No part of a path is a pattern, a partition or a piece of SQL: whatever its folders are called, a store is the same."""
+"""No part of a path is a pattern, a partition or SQL: whatever its folders are called, a store is the same."""
 
 import os
 import subprocess
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from macco.pipeline.cache import CACHED, ImageCache
 from macco.pipeline.query import connect, dicts
@@ -32,13 +30,16 @@ from tests.support.rows import record, tables
 
 # Columns of the tables, too: a partition of the same name would take their place.
 PLACES = (
-    "plain", "shard=7", "dataset=laion", "row=9", "status=bad", "key=5", "run=x/shard=1", "run[1]", "[0-9]", "a*b", "**",
-    "q?", "it's", 'say "x"', "a b", "100%", "%20", "{x}", "{0..3}", "~x", "~", "$root", "-- x", "a;b", "é", "a::b", "#1", "new\nline", "_x", ".hidden",
+    "plain", "shard=7", "dataset=laion", "row=9", "status=bad", "key=5", "run=x/shard=1", "run[1]", "[0-9]", "a*b",
+    "**", "q?", "it's", 'say "x"', "a b", "100%", "%20", "{x}", "{0..3}", "~x", "~", "$root", "-- x", "a;b", "é",
+    "a::b", "#1", "new\nline", "_x", ".hidden",
 )  # fmt: skip
 DECOYS = ("run1", "axb", "a/b", "5", "qz")  # what some of these would match, read as patterns
 places = pytest.mark.parametrize("place", PLACES)
 VIEWS = ("samples", "concepts", "boxes", "concept_boxes", "shards")
-REMOTE = tuple(place for place in PLACES if not set(place) & set("\n#?") and "::" not in place and ".." not in place)
+REMOTE = tuple(
+    place for place in PLACES if not set(place) & set("\n#?") and "::" not in place and ".." not in place
+)
 
 
 def filled(url: str, caption: str = "a dog") -> Store:
@@ -77,7 +78,9 @@ def test_every_view_is_the_same(place: str, tmp_path: Path, expected: dict[str, 
     beside_decoys(tmp_path)
     store = filled(str(tmp_path / place / "store"))
     assert read(store) == expected
-    assert read(compact(store, str(tmp_path / place / "small"))) == expected | {"shards": read(store)["shards"]}
+    assert read(compact(store, str(tmp_path / place / "small"))) == expected | {
+        "shards": read(store)["shards"]
+    }
     assert status(store)["samples"] == {"ok": 8}
     assert stats(store, threshold=0.5)["boxes"][0]["objects"] == 8
     out = tmp_path / place / "out" / "rows.csv"
@@ -86,7 +89,9 @@ def test_every_view_is_the_same(place: str, tmp_path: Path, expected: dict[str, 
 
 
 @pytest.mark.parametrize("place", REMOTE)
-def test_every_view_of_a_remote_store_is_the_same(place: str, expected: dict[str, Any], tmp_path: Path) -> None:
+def test_every_view_of_a_remote_store_is_the_same(
+    place: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
     url = f"memory://{tmp_path.name}"
     for decoy in DECOYS:
         filled(f"{url}/{decoy}/store", "a decoy")
@@ -101,14 +106,23 @@ def test_training_reads_the_same_rows(place: str, tmp_path: Path) -> None:
         write_negatives(store, 0, lambda line: None)
         cache = ImageCache.create(str(root / "cache"), {})
         for shard in store.committed():
-            entry = pa.table([[shard], ["0000"], [f"{shard}.tar"], pa.array([None], pa.int64()), [0], [3]], CACHED)
+            entry = pa.table(
+                [[shard], ["0000"], [f"{shard}.tar"], pa.array([None], pa.int64()), [0], [3]], CACHED
+            )
             cache.commit(shard, b"abc", entry)
         selection = Selection.of("score > 0.1", MaskConfig(box_score=0))
         index = build(store, selection, lambda line: None)
         data = DataConfig(store=str(root / "store"), cache=str(root / "cache"))
         fetched = Fetch(data, index, selection, 4, 0.0)(range(len(index.starts) - 1))
         return [
-            (s.id, s.caption, s.source.removeprefix(str(root)), s.negatives, len(s.concepts), s.regions.tolist())
+            (
+                s.id,
+                s.caption,
+                s.source.removeprefix(str(root)),
+                s.negatives,
+                len(s.concepts),
+                s.regions.tolist(),
+            )
             for s in (fetched[slot] for slot in range(len(index)))
         ]
 
@@ -179,7 +193,7 @@ def test_views_follow_a_store_that_has_moved(tmp_path: Path) -> None:
 
 
 APPENDED = {
-    "append": ('{command} >> f', "first\n{rows}"),
+    "append": ("{command} >> f", "first\n{rows}"),
     "shared": ("{{ echo one; {command}; echo two; }} > f", "one\n{rows}two\n"),
     "append to /dev/stdout": ("{command} --out /dev/stdout >> f", "first\n{rows}"),
     "append to a descriptor": ("{command} --out /dev/fd/3 3>> f", "first\n{rows}"),
