@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
-from macco.pipeline.views import quote
+from macco.pipeline.views import literal, parquet, quote
 
 # One row per image. `source` and `offset` are the original's, as in samples: an entry of another image does not count.
 CACHED: Final = pa.schema(
@@ -66,7 +66,5 @@ class ImageCache(Folder):
 
     def sql(self, shards: Sequence[str]) -> str:
         """SQL of the rows of some shards, with `file`, the URL of the JPEGs."""
-        names = ", ".join(quote(f"{self.url}/{shard}.parquet") for shard in shards)
-        return (
-            f"(SELECT *, {quote(self.url + '/')} || shard || '.jpegs' AS file FROM read_parquet([{names}]))"
-        )
+        rows = parquet(*(literal(f"{self.url}/{shard}.parquet") for shard in shards))
+        return f"(SELECT *, {quote(self.url + '/')} || shard || '.jpegs' AS file FROM {rows})"

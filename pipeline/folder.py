@@ -2,17 +2,22 @@
 
 import contextlib
 import os
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.urls import filesystem
 
+_STREAM = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
 _TEMPORARY = ".tmp-"
 
 
@@ -20,7 +25,7 @@ class Folder:
     """Files by name, in a folder that need not be there yet."""
 
     def __init__(self, url: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.fs, self.root = filesystem(url)
         self.local = isinstance(self.fs, LocalFileSystem)
         # What other programs are told: an absolute path, or the URL with its protocol.
         self.url: str = self.root if self.local else self.fs.unstrip_protocol(self.root)
@@ -107,7 +112,8 @@ def put_file(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         os.makedirs(os.path.dirname(name), exist_ok=True)
         if leads_elsewhere(name):
-            Path(name).write_bytes(data)
+            with open_through(name) as stream:
+                stream.write(data)
         else:
             put(LocalFileSystem(), name, data)
     except OSError as error:
@@ -117,6 +123,19 @@ def put_file(path: str | os.PathLike[str], data: bytes) -> None:
 def leads_elsewhere(path: str) -> bool:
     """A link, a device or a pipe (/dev/stdout is the first) is written through: put in its place, a file ends it."""
     return os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Tell /dev/stdout and the like: streams that are open already."""
+    return _STREAM.fullmatch(os.fspath(path)) is not None
+
+
+def open_through(path: str) -> IO[bytes]:
+    """Where a path that leads elsewhere leads, to be written. An open stream goes on where it is."""
+    if match := _STREAM.fullmatch(path):
+        sys.stdout.flush()
+        return os.fdopen(os.dup({"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2])), "wb")
+    return open(path, "wb")
 
 
 @contextlib.contextmanager

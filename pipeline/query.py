@@ -26,8 +26,16 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
     if views:
-        connection.execute(views_sql(store.url))
+        try:
+            connection.execute(views_sql(store.url))
+        except duckdb.Error as error:
+            raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
     return connection
+
+
+def reason(error: duckdb.Error) -> str:
+    """What DuckDB says in one line, without the statement, which may not be the user's own."""
+    return " ".join(str(error).partition("\n\nLINE ")[0].split())
 
 
 def dicts(cursor: duckdb.DuckDBPyConnection, count: int | None = None) -> list[dict[str, Any]]:

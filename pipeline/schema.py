@@ -124,6 +124,17 @@ BOXES: Final = pa.schema(
     ]
 )
 
+# Hard negative captions lie in STORE/negatives/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
+NEGATIVES: Final = "negatives"
+NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
+NEGATIVE: Final = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # one of NEGATIVE_KINDS
+        pa.field("caption", pa.string(), nullable=False),
+    ]
+)
+
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 
 

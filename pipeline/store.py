@@ -97,13 +97,20 @@ class Store(Folder):
                 # A view over a glob that matches nothing is an error: a file without rows gives it a schema.
                 store.put(f"{name}/_schema.parquet", parquet_bytes(schema))
             store.put("shards/_schema.json", b'{"shard": null}')
-            store.put("views.sql", views_sql(store.url).encode())
+            store.write_views()
             if not exists:
                 description = {"schema_version": SCHEMA_VERSION, "settings": dict(settings)}
                 store.put("store.json", json.dumps(description, indent=1).encode())
         except OSError as error:
             raise UserError(f"cannot write to {url}: {error}") from error
         return store
+
+    def write_views(self) -> None:
+        """Write views.sql, which names the folder that the store lies in now. Raises UserError where it cannot."""
+        try:
+            self.put("views.sql", views_sql(self.url).encode())
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}") from error
 
     def description(self) -> dict[str, Any]:
         """store.json: the schema version, and every setting that shaped the rows."""
@@ -139,7 +146,9 @@ class Store(Folder):
         file = self.shard(shard).get("file", shard)  # a compacted store has many shards in one file
         filters = None if file == shard else [("shard", "=", shard)]
         path = self.path(f"{name}/{file}.parquet")
-        return pq.read_table(path, filesystem=self.fs, schema=TABLES[name], filters=filters)
+        return pq.read_table(
+            path, filesystem=self.fs, schema=TABLES[name], filters=filters, partitioning=None
+        )
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write one shard's tables, then its record: from then on its rows are visible.

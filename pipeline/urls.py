@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import IO, Any, Final, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from macco.pipeline.errors import UserError
 
@@ -55,6 +56,11 @@ def plain(url: str) -> str:
     return os.path.abspath(os.path.expanduser(url)) if is_local(url) else url
 
 
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """What opens a path or URL, and its name there. A local path is no URL, whatever colons it holds."""
+    return (LocalFileSystem(), plain(url)) if is_local(plain(url)) else fsspec.core.url_to_fs(url)
+
+
 def folder(url: str) -> str:
     """Return what stands before the last slash (`memory://a.tar` lies in `memory://`)."""
     head, slash, _ = url.rpartition("/")
@@ -76,26 +82,24 @@ def join(root: str, path: str) -> str:
 def expand(patterns: Sequence[str], *, folders: bool = False) -> list[str]:
     """Turn names, braces ({00000..00031}, {a,b}) and globs into files that exist, in the order given.
 
+    Local names that are there are no patterns: a file is itself, and so is every folder that leads to a pattern.
     `a::b` is two patterns, as in webdataset, unless a file is called so. With `folders`, a pattern may also
     name a folder. Raises UserError, naming the pattern and the folder looked in, for a pattern that is
     malformed or matches nothing, and for a named file that is missing (a missing shard is never passed over).
     """
     found: dict[str, None] = {}
-    for whole in patterns:
-        for pattern in _parts(whole):
-            name = plain(pattern)
-            if is_local(name) and os.path.isfile(name):  # a file whose own name has brackets
-                found[name] = None
-                continue
-            names = list(itertools.islice(_braces(name, pattern), MAX_NAMES + 1))
-            if len(names) > MAX_NAMES:
-                raise UserError(f"pattern {pattern!r} means more than {MAX_NAMES:,} files; check its range")
-            listed: dict[str, set[str]] = {}
-            for concrete in names:
-                if folders and is_folder(concrete):
-                    found[concrete.rstrip("/")] = None
-                else:
-                    found.update(dict.fromkeys(_matches(concrete, pattern, listed)))
+    for pattern in (part for whole in patterns for part in _parts(whole)):
+        root, name = _existing(plain(pattern))
+        names = list(itertools.islice(_braces(name, pattern), MAX_NAMES + 1))
+        if len(names) > MAX_NAMES:
+            raise UserError(f"pattern {pattern!r} means more than {MAX_NAMES:,} files; check its range")
+        listed: dict[str, set[str]] = {}
+        for concrete in names:
+            whole = os.path.join(root, concrete).rstrip("/") if root else concrete
+            if folders and is_folder(whole):
+                found[whole.rstrip("/")] = None
+            else:
+                found.update(dict.fromkeys(_matches(root, concrete, pattern, listed)))
     return list(found)
 
 
@@ -125,16 +129,16 @@ def is_folder(url: str) -> bool:
     if _MAGIC.search(url) or url.startswith("http") or "." in url.rstrip("/").rpartition("/")[2]:
         return False
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        return bool(filesystem.isdir(path))
+        fs, path = filesystem(url)
+        return bool(fs.isdir(path))
     except (ImportError, ValueError, OSError):  # `expand` says why it cannot be looked for
         return False
 
 
 def listing(url: str) -> list[str]:
     """Names of all files in a folder and below it, from the folder on, sorted; hidden ones are none."""
-    filesystem, path = _located(url)
-    names = (name.lstrip("/").removeprefix(path.strip("/")).lstrip("/") for name in filesystem.find(path))
+    fs, path = filesystem(url)
+    names = (name.lstrip("/").removeprefix(path.strip("/")).lstrip("/") for name in fs.find(path))
     return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
 
@@ -145,14 +149,14 @@ def open_url(url: str) -> IO[bytes]:
 
 def exists(url: str) -> bool:
     """Tell whether a file is there."""
-    filesystem, path = _located(url)
-    return bool(filesystem.exists(path))
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
 
 
 def fingerprint(url: str) -> dict[str, Any]:
     """Describe a file's state, ready for JSON: url, size in bytes, mtime and etag where they are known."""
-    filesystem, path = _located(url)
-    info = filesystem.info(path)
+    fs, path = filesystem(url)
+    info = fs.info(path)
     time = next((info[key] for key in _TIMES if info.get(key) is not None), None)
     etag = info.get("ETag", info.get("etag"))
     return {
@@ -163,9 +167,14 @@ def fingerprint(url: str) -> dict[str, Any]:
     }
 
 
-def _located(url: str) -> tuple[Any, str]:
-    """The filesystem and the path in it; a local name is never taken apart at `::`."""
-    return (fsspec.filesystem("file"), url) if is_local(url) else fsspec.core.url_to_fs(url)
+def _existing(name: str) -> tuple[str, str]:
+    """What is there by that very name, and the rest of a name, relative to it; of a URL all is the rest."""
+    if not is_local(name):
+        return "", name
+    root = name
+    while not os.path.exists(root):
+        root = os.path.dirname(root)
+    return root, os.path.relpath(name, root) if root != name else ""
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:
@@ -191,13 +200,18 @@ def _choices(inside: str, pattern: str) -> Iterator[str]:
     raise UserError(f"pattern {pattern!r}: {{{inside}}} is neither a range {{000..031}} nor a list {{a,b}}")
 
 
-def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
-    where = folder(name[: match.start()] if (match := _MAGIC.search(name)) else name)
+def _matches(root: str, name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
+    """The files that a name or glob below `root` means; of a URL without root."""
+    where = os.path.join(root, folder(name[: match.start()] if (match := _MAGIC.search(name)) else name))
     try:
-        if is_local(name):
-            names = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
-            if not names and os.path.isdir(name):
-                raise UserError(f"{pattern!r} is a folder; {_what_to_name(name)}")
+        if root:
+            if not name and os.path.isfile(root):
+                return [root]
+            found = (os.path.join(root, one) for one in glob.glob(name, root_dir=root, recursive=True))
+            names = sorted(filter(os.path.isfile, found))
+            whole = os.path.join(root, name).rstrip("/")
+            if not names and os.path.isdir(whole):
+                raise UserError(f"{pattern!r} is a folder; {_what_to_name(whole)}")
         else:
             names = _remote(name, listed)
     except (ImportError, ValueError) as error:  # the protocol's package is missing, or the protocol unknown
@@ -205,7 +219,9 @@ def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot look for {pattern!r} in {where}: {error}") from error
     if not names:
-        raise UserError(f"no file {name!r} (pattern {pattern!r}, looked in {where}); check the path")
+        raise UserError(
+            f"no file {os.path.join(root, name)!r} (pattern {pattern!r}, looked in {where}); check the path"
+        )
     return names
 
 
@@ -219,9 +235,9 @@ def _what_to_name(folder: str) -> str:
 
 
 def _remote(url: str, listed: dict[str, set[str]]) -> list[str]:
-    filesystem, path = fsspec.core.url_to_fs(url)
+    fs, path = filesystem(url)
     if _MAGIC.search(url):
-        names = [name for name, info in filesystem.glob(path, detail=True).items() if info["type"] == "file"]
+        names = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
         prefix = url.removesuffix(path)  # protocol and host, as the user wrote them
         return [prefix + name for name in sorted(names)]
     if url.startswith("http"):  # has no listing; a missing file shows when it is read
@@ -229,7 +245,7 @@ def _remote(url: str, listed: dict[str, set[str]]) -> list[str]:
     where = folder(path)
     if where not in listed:  # one request for a folder, not one for each of its thousand shards
         try:
-            listed[where] = {name.lstrip("/") for name in filesystem.ls(where, detail=False)}
+            listed[where] = {name.lstrip("/") for name in fs.ls(where, detail=False)}
         except FileNotFoundError:
             listed[where] = set()
     return [url] if path.lstrip("/") in listed[where] else []

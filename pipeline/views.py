@@ -12,11 +12,14 @@ GROUNDS: Final = (
     "ELSE [subject_id, object_id] END"
 )
 
+_LITERAL: Final = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
+
 _SQL = Template("""\
--- Views over the concept store at $root. Use: duckdb -init $root/views.sql
+-- Views over a concept store. Use: duckdb -init STORE/views.sql
+-- They name its folder: once that is moved, write them anew with: macco-prep sql STORE --write-views
 -- Only committed shards are visible: those that have a record in shards/.
 CREATE OR REPLACE TEMP VIEW committed AS
-    SELECT parse_filename(file, true) AS shard FROM glob($shards)
+    SELECT parse_filename(file, true, 'forward_slash') AS shard FROM glob($shards)
     WHERE shard <> '_schema';
 
 -- One row per (image, caption), failed ones too: see status and error.
@@ -45,7 +48,7 @@ CREATE OR REPLACE TEMP VIEW concept_boxes AS
 
 -- One row per committed shard: its input, counts, seconds, and the size that images were decoded at.
 CREATE OR REPLACE TEMP VIEW shards AS
-    SELECT * FROM read_json($shards, columns = {
+    SELECT * FROM read_json($shards, hive_partitioning = false, columns = {
         shard: 'VARCHAR', dataset: 'VARCHAR', samples: 'BIGINT', concepts: 'BIGINT', boxes: 'BIGINT',
         statuses: 'MAP(VARCHAR, BIGINT)', seconds: 'MAP(VARCHAR, DOUBLE)', versions: 'MAP(VARCHAR, VARCHAR)',
         input: 'JSON', max_side: 'INTEGER'})
@@ -65,21 +68,36 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def literal(path: str) -> str:
+    """A path as a pattern of DuckDB's that means nothing else: it takes every name for a pattern."""
+    return path.translate(_LITERAL)
+
+
+def parquet(*patterns: str) -> str:
+    """SQL that reads Parquet files: their own columns alone, whatever the folders above them are called."""
+    return f"read_parquet([{', '.join(map(quote, patterns))}], hive_partitioning = false)"
+
+
 def scan(root: str, table: str, files: Sequence[str]) -> str:
     """SQL that reads some Parquet files of a table of the store at `root`, given by their stems."""
-    names = ", ".join(quote(f"{root}/{table}/{file}.parquet") for file in files)
-    return _reader(table, f"[{names}]")
+    return _reader(table, *(literal(f"{root}/{table}/{file}.parquet") for file in files))
 
 
-def _reader(table: str, files: str) -> str:
-    """SQL that reads Parquet files; the concepts of former stores lack `denied`, which is then null."""
-    read = f"read_parquet({files})"
+def _reader(table: str, *patterns: str) -> str:
+    """SQL that reads a table's files; the concepts of former stores lack `denied`, which is then null."""
+    read = parquet(*patterns)
     if table != "concepts":
         return read
     return f"(SELECT * FROM {read} UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false)"
 
 
+def scan_all(root: str, table: str) -> str:
+    """SQL that reads every Parquet file of a folder; those that begin with a dot are being written."""
+    return _reader(table, f"{literal(f'{root}/{table}')}/[!.]*.parquet")
+
+
 def views_sql(root: str) -> str:
     """The text of views.sql for the store at `root` (an absolute path or a URL)."""
-    tables = {name: _reader(name, quote(f"{root}/{name}/*.parquet")) for name in TABLES}
-    return _SQL.substitute(root=root, grounds=GROUNDS, shards=quote(f"{root}/shards/*.json"), **tables)
+    tables = {name: scan_all(root, name) for name in TABLES}
+    shards = quote(f"{literal(root)}/shards/[!.]*.json")
+    return _SQL.substitute(grounds=GROUNDS, shards=shards, **tables)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,11 +43,18 @@ def stats(
 def sql(
     path: StorePath,
     query: Annotated[
-        str,
+        str | None,
         typer.Argument(help='e.g. "SELECT lemma, count(*) FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9"'),
-    ],
+    ] = None,
     format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
+    write_views: Annotated[
+        bool,
+        typer.Option(
+            "--write-views",
+            help="Write STORE/views.sql anew, for the duckdb command: a store that has moved.",
+        ),
+    ] = False,
 ) -> None:
     """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
 
@@ -60,7 +68,13 @@ def sql(
     from macco.pipeline.store import Store
     from macco.preprocess.look.sql import query as ask
 
-    ask(Store.open(path), query, format, out)
+    store = Store.open(path)
+    if write_views:
+        store.write_views()
+    elif query is None:
+        raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
+    if query is not None:
+        ask(store, query, format, out)
 
 
 def score(
@@ -91,7 +105,8 @@ def view(
     path: StorePath,
     out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")],
     where: Annotated[
-        str, typer.Option(help="SQL condition on `samples`, e.g. \"caption LIKE '%dog%'\".")
+        str,
+        typer.Option(help="SQL condition on samples, or on concepts or boxes of theirs: \"lemma = 'dog'\"."),
     ] = "true",
     limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
@@ -101,7 +116,7 @@ def view(
     Examples:
 
       macco-prep view store --out view.html
-      macco-prep view store --out dogs.html --where "caption LIKE '%dog%'" --limit 50
+      macco-prep view store --out dogs.html --where "lemma = 'dog' AND score > 0.5" --limit 50
     """
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
@@ -149,13 +164,15 @@ def export(
       macco-prep export store --out dataset --format fiftyone --threshold 0.5
       macco-prep export store --out train.tsv --format macco-tsv
     """
+    from macco.pipeline.folder import is_stream
     from macco.pipeline.store import Store
     from macco.preprocess.exchange import coco, tsv
 
     writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
     if format not in writers:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
-    print(f"{writers[format](Store.open(path), out, threshold)} rows in {out}")
+    rows = writers[format](Store.open(path), out, threshold, lambda line: print(line, file=sys.stderr))
+    print(f"{rows} rows in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
 
 
 def show(value: Any, as_json: bool) -> None:

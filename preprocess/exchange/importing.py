@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from macco.pipeline.pictures import Decoded, ImageError, decode
-from macco.pipeline.schema import OK, Status
+from macco.pipeline.schema import Status
 from macco.pipeline.store import Store
 from macco.pipeline.urls import join
-from macco.preprocess.exchange.tsv import concepts_of, read_tsv
+from macco.preprocess.exchange.tsv import IMPORTED, concepts_of, read_tsv
 from macco.preprocess.extraction.tables import Boxes, Row, ShardTables
 from macco.preprocess.sources import SourceImage
 
@@ -23,7 +23,7 @@ def import_tsv(path: Path, out: str, image_root: str, dataset: str | None = None
 
     Goes on where a killed import stopped. Scores are 1: the TSV has none.
     """
-    store = Store.create(out, {"imported": "macco-tsv", "file": path.name, "image_root": image_root})
+    store = Store.create(out, {"imported": IMPORTED, "file": path.name, "image_root": image_root})
     rows = read_tsv(path)
     committed, statuses = store.committed(), dict[str, int]()
     number = 0
@@ -69,15 +69,18 @@ def _add(
     except ImageError as bad:
         only.status, only.error = bad.status, str(bad)
     source = SourceImage(key, (row["title"],), None, file, row["filepath"])
-    found = {} if image is None else dict(_boxes(row, image))
-    if only.status == OK:
-        only.graph = concepts_of(row)
+    found = {}
+    if image is not None:
+        try:
+            found, only.graph = dict(_boxes(row, image)), concepts_of(row)
+        except (TypeError, ValueError, AttributeError) as bad:
+            only.status, only.error = Status.BAD_ROW, f"line {line}: {bad}"
     tables.add(source, image, [only], found)
 
 
 def _boxes(row: dict[str, Any], image: Decoded) -> Iterator[tuple[str, Boxes]]:
-    scale = np.array([image.width, image.height] * 2, np.float32)
+    scale = np.array([image.width, image.height] * 2)
     for group in row["relation_attribute_phrase_bbox_list"]:
         for phrase, boxes in group.items():
-            corners = np.clip(np.asarray(boxes, np.float32).reshape(-1, 4) / scale, 0, 1)
+            corners = np.clip(np.asarray(boxes, np.float64).reshape(-1, 4) / scale, 0, 1).astype(np.float32)
             yield phrase, (corners, np.ones(len(corners), np.float32))

@@ -8,64 +8,96 @@ import ast
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION, Concept, Span
 from macco.pipeline.store import Store
-from macco.preprocess.exchange.coco import file_name
+from macco.pipeline.views import scan
+from macco.preprocess.exchange.names import IMAGES, Names
 
 COLUMNS = (
     "title", "filepath", "object_list", "relation_list", "attribute_list", "relation_phrase_list",
     "attribute_phrase_list", "relation_attribute_phrase_bbox_list", "neg_caption", "neg_image",
 )  # fmt: skip
 
-_CONCEPTS = """
-    SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height,
-           list(c ORDER BY c.concept_id, c.part) FILTER (c.concept_id IS NOT NULL) AS concepts
-    FROM samples s LEFT JOIN (FROM concepts WHERE denied IS NOT TRUE) c USING (sample_id)
+IMPORTED = "macco-tsv"  # the setting of a store that was made of such a TSV
+
+_CONCEPTS = f"""
+    SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height, s.packed,
+           list(c ORDER BY CAST(split_part(c.concept_id, '/', -1) AS INTEGER), c.part)
+               FILTER (c.concept_id IS NOT NULL) AS concepts
+    FROM ({IMAGES}) s LEFT JOIN (FROM concepts WHERE denied IS NOT TRUE) c USING (sample_id)
     WHERE s.shard = ? AND s.status = 'ok' GROUP BY ALL ORDER BY any_value(s.row)
 """
-_BOXES = """
-    SELECT concept_id, list([x0, y0, x1, y1] ORDER BY score DESC) FROM boxes
-    WHERE shard = ? AND score >= ? GROUP BY concept_id
-"""
+_NEGATIVES = "SELECT sample_id, list(caption ORDER BY list_position(?, kind)) FROM {} GROUP BY 1"
+
+Boxes = dict[str, list[list[float]]]  # by concept: x0, y0, x1, y1 in 0..1, best first
 
 
-def export_tsv(store: Store, out: Path, threshold: float) -> int:
+def export_tsv(store: Store, out: Path, threshold: float, log: Callable[[str], None] = print) -> int:
     """Write the store as a MACCO training TSV; return the number of rows.
 
     `filepath` is the image's own path, or, for images inside a tar, the name that `export --format
-    fiftyone` gives it.
+    fiftyone` gives it; `neg_caption` are the store's hard negatives, where it has them.
     """
     connection = connect(store)
+    names, imported = Names(connection), store.description()["settings"].get("imported") == IMPORTED
+    lists_of = _lists_again if imported else _lists
     rows: list[list[Any]] = [list(COLUMNS)]
     for shard in sorted(store.committed()):
-        boxes = dict(connection.execute(_BOXES, [shard, threshold]).fetchall())
-        cursor = connection.execute(_CONCEPTS, [shard])
-        rows += [_line(row, boxes) for row in dicts(cursor)]
+        boxes, negatives = _boxes(store, shard, threshold), dict[str, list[str]]()
+        if store.exists(f"{NEGATIVES}/{shard}.parquet"):
+            sql = _NEGATIVES.format(scan(store.url, NEGATIVES, [shard]))
+            negatives = dict(connection.execute(sql, [list(NEGATIVE_KINDS)]).fetchall())
+        for row in dicts(connection.execute(_CONCEPTS, [shard])):
+            lists = [*lists_of(row, boxes), negatives.get(row["sample_id"], []), []]
+            rows.append([row["caption"], names(row), *map(repr, lists)])
     text = io.StringIO()
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     put_file(out, text.getvalue().encode())
     return len(rows) - 1
 
 
-def _line(row: dict[str, Any], boxes: dict[str, list[list[float]]]) -> list[Any]:
+def _boxes(store: Store, shard: str, threshold: float) -> Boxes:
+    found: Boxes = {}
+    for row in sorted(store.table("boxes", shard).to_pylist(), key=lambda row: -row["score"]):
+        if row["score"] >= threshold:
+            found.setdefault(row["concept_id"], []).append([row[name] for name in ("x0", "y0", "x1", "y1")])
+    return found
+
+
+def _concepts(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Concepts by id, in order, the text of one in pieces whole."""
     concepts: dict[str, dict[str, Any]] = {}
     for part in row["concepts"] or []:
-        known = concepts.setdefault(part["concept_id"], dict(part))
-        if known is not part and part["part"]:
-            known["text"] += " " + part["text"]
+        if part["part"]:
+            concepts[part["concept_id"]]["text"] += " " + part["text"]
+        else:
+            concepts[part["concept_id"]] = dict(part)
+    return concepts
+
+
+def _pixels(row: dict[str, Any], boxes: list[list[float]]) -> list[list[float]]:
+    """Boxes in pixels, with as many digits as give the same box again."""
     size = (row["width"], row["height"]) * 2
+    return [[_digits(value, side) for value, side in zip(box, size, strict=True)] for box in boxes]
 
-    def pixels(concept_id: str | None) -> list[list[float]]:
-        found = boxes.get(concept_id or "", [])
-        return [[round(value * scale, 1) for value, scale in zip(box, size, strict=True)] for box in found]
 
+def _digits(value: float, side: int) -> float:
+    rounded = (round(value * side, digits) for digits in range(1, 17))
+    return next((pixels for pixels in rounded if np.float32(pixels / side) == value), value * side)
+
+
+def _lists(row: dict[str, Any], boxes: Boxes) -> list[Any]:
+    """The six columns from object_list on, of extracted concepts."""
+    concepts = _concepts(row)
     words: dict[str, list[str]] = {OBJECT: [], RELATION: [], ATTRIBUTE: []}
     phrases: dict[str, list[str]] = {RELATION: [], ATTRIBUTE: []}
     grounded: dict[str, list[list[float]]] = {}
@@ -80,19 +112,37 @@ def _line(row: dict[str, Any], boxes: dict[str, list[list[float]]]) -> list[Any]
             [concept["text"], *heads] if kind == ATTRIBUTE else [*heads[:1], concept["text"], *heads[1:]]
         )
         phrases[kind].append(phrase)
-        if found := [box for end in ends for box in pixels(end)]:
-            grounded[phrase] = found
-    member = row["member"] or row["source"]
-    path = member if row["source"].endswith(member) else file_name(row)  # a file, or part of a tar or Parquet
+        if found := [box for end in ends for box in boxes.get(end or "", [])]:
+            grounded[phrase] = _pixels(row, found)
     lists = [words[OBJECT], words[RELATION], words[ATTRIBUTE], phrases[RELATION], phrases[ATTRIBUTE]]
-    return [row["caption"], path, *map(repr, lists), repr([grounded] if grounded else []), "[]", "[]"]
+    return [*lists, [grounded] if grounded else []]
+
+
+def _lists_again(row: dict[str, Any], boxes: Boxes) -> list[Any]:
+    """The same of concepts that `concepts_of` made: what it makes of these is equal."""
+    concepts = _concepts(row)
+    of = {kind: [c for c in concepts.values() if c["kind"] == kind] for kind in (OBJECT, RELATION, ATTRIBUTE)}
+    grounded = {
+        c["phrase"]: _pixels(row, boxes.get(c["concept_id"], []))
+        for c in of[OBJECT]
+        if c["phrase"] is not None
+    }
+    words = [[c["text"] for c in of[kind]] for kind in (RELATION, ATTRIBUTE)]
+    # A relation without boxes no longer knows its phrase, and must not take that of another.
+    ends = [concepts.get(c["subject_id"]) for c in of[RELATION]]
+    relations = [
+        c["text"] if end is None else end["phrase"] for c, end in zip(of[RELATION], ends, strict=True)
+    ]
+    attributes = [c["phrase"] for c in of[ATTRIBUTE] if c["phrase"] is not None]
+    objects = [c["text"] for c in of[OBJECT] if c["phrase"] is None]
+    return [objects, *words, relations, attributes, [grounded] if grounded else []]
 
 
 def read_tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str | None]]:
     """Yield (line, row, problem) of a MACCO TSV, lists read as literals (never evaluated)."""
     csv.field_size_limit(2**24)
     try:
-        stream = path.open(encoding="utf-8", newline="")
+        stream = path.open(encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     with stream:
@@ -103,7 +153,12 @@ def read_tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str | Non
         for row in reader:
             try:
                 literals = {name: ast.literal_eval(row.get(name) or "[]") for name in COLUMNS[2:]}
-                yield reader.line_num, {name: row[name] or "" for name in COLUMNS[:2]} | literals, None
+                texts = {name: row[name] or "" for name in COLUMNS[:2]}
+                for text in texts.values():
+                    text.encode()  # a byte that is not UTF-8 has become a surrogate
+                if bad := [name for name, value in literals.items() if not isinstance(value, list)]:
+                    raise ValueError(f"{bad[0]} is no list")
+                yield reader.line_num, texts | literals, None
             except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
                 yield reader.line_num, None, f"line {reader.line_num}: {error}"
 

@@ -8,7 +8,8 @@ from typing import Any
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import quote
+from macco.pipeline.urls import plain
+from macco.pipeline.views import scan_all
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
 # Not sample_id: the corpus may go by another name here and there.
@@ -53,9 +54,10 @@ def score(
     """
     connection = connect(store)
     for name in ("concepts", "boxes"):
-        pattern = quote(f"{truth}/{name}/*.parquet")
         try:
-            connection.execute(f"CREATE TEMP VIEW true_{name} AS SELECT * FROM read_parquet({pattern})")
+            connection.execute(
+                f"CREATE TEMP VIEW true_{name} AS SELECT * FROM {scan_all(plain(truth), name)}"
+            )
         except Exception as error:
             raise UserError(
                 f"no truth at {truth}/{name} ({error}); the demo corpus has it in DIR/truth"

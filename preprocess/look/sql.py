@@ -1,17 +1,22 @@
 """Ad-hoc SQL over a store, printed or written in the format asked for, for `macco-prep sql`."""
 
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.folder import leads_elsewhere, replacing
-from macco.pipeline.query import connect
+from macco.pipeline.folder import leads_elsewhere, open_through, replacing
+from macco.pipeline.query import connect, reason
 from macco.pipeline.store import Store
 from macco.pipeline.urls import is_local
 from macco.pipeline.views import quote
+
+if TYPE_CHECKING:
+    import duckdb
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 
@@ -19,10 +24,10 @@ FORMATS: Final = ("table", "csv", "json", "parquet")
 def query(
     store: Store, sql: str, format: str = "table", out: str | None = None, stream: IO[str] | None = None
 ) -> None:
-    """Run one SQL statement on the store's views.
+    """Run SQL on the store's views: one question, after any statements that prepare it (SET, CREATE TEMP ...).
 
     `table` is for eyes (DuckDB shortens long ones), `csv`, `json` (one object a line) and `parquet` are whole.
-    Raises UserError for a mistake in the statement, or an output that cannot be written.
+    Raises UserError for a mistake in the SQL, or an output that cannot be written.
     """
     import duckdb
 
@@ -34,8 +39,9 @@ def query(
         raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
     connection = connect(store)
     try:
+        question = _prepared(connection, sql)
         if format == "table":
-            result = connection.sql(sql)
+            result = connection.sql(_bare(question.query))
             with ThreadPoolExecutor(1) as thread:  # DuckDB does not hear Ctrl-C while it draws a table
                 drawn = thread.submit(str, "done" if result is None else result)
                 try:
@@ -44,19 +50,81 @@ def query(
                     connection.interrupt()
                     raise
         else:
-            with _target(out) as target:
-                options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
-                connection.execute(f"COPY ({sql.strip().rstrip(';')}) TO {quote(target)} ({options})")
+            if question.type not in (
+                duckdb.StatementType.SELECT,
+                duckdb.StatementType.MULTI,
+            ):  # PIVOT is several
+                raise UserError(f"--format {format} is for a SELECT: this statement can be shown as a table")
+            options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
+            with _target(out or "/dev/stdout") as target:
+                # A comment that the question ends in ends with its line.
+                connection.execute(f"COPY (\n{_bare(question.query)}\n) TO {quote(target)} ({options})")
     except duckdb.Error as error:
-        raise UserError(f"DuckDB: {error}") from error
+        raise UserError(f"DuckDB: {reason(error)}") from error
+
+
+def _prepared(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.Statement":
+    """Run all statements but the last, which is returned."""
+    import duckdb
+
+    statements = connection.extract_statements(sql)
+    if not statements:
+        raise UserError(f"{sql!r} holds no statement: ask for example 'SELECT count(*) FROM samples'")
+    *first, last = statements
+    if any(statement.type == duckdb.StatementType.SELECT for statement in first):
+        raise UserError(f"there are {len(statements)} statements: ask one question at a time")
+    for statement in first:
+        connection.execute(statement)
+    return last
+
+
+def _bare(sql: str) -> str:
+    """One statement without the semicolon that may end it, and what follows that."""
+    import duckdb
+
+    data = sql.encode()
+    places = (at for at, kind in duckdb.tokenize(sql) if kind == duckdb.token_type.operator)
+    return data[: next((at for at in places if data[at : at + 1] == b";"), len(data))].decode()
 
 
 @contextmanager
-def _target(out: str | None) -> Iterator[str]:
+def _target(out: str) -> Iterator[str]:
     """What DuckDB writes to: a file that is there whole or not at all, unless `out` leads elsewhere."""
-    out = out or "/dev/stdout"
-    if not is_local(out) or leads_elsewhere(out):
+    if not is_local(out):
         yield out
-        return
-    with replacing(out) as file:
-        yield str(file)
+    elif leads_elsewhere(out):
+        with _piped(out) as pipe:
+            yield pipe
+    else:
+        with replacing(out) as file:
+            yield str(file)
+
+
+@contextmanager
+def _piped(out: str) -> Iterator[str]:
+    """A pipe whose bytes go to where `out` leads: DuckDB would open a redirected file anew, and empty it."""
+    try:
+        stream = open_through(out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    read, write = os.pipe()
+
+    def copy() -> None:
+        with (
+            open(read, "rb") as source,
+            stream,
+        ):  # closed where the reader of ours has gone: DuckDB's write ends too
+            shutil.copyfileobj(source, stream)
+
+    with ThreadPoolExecutor(1) as thread:
+        copied = thread.submit(copy)
+        try:
+            yield f"/dev/fd/{write}"
+        finally:
+            os.close(write)
+            try:
+                copied.result()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise UserError(f"cannot write {out}: {error}") from error

@@ -3,7 +3,7 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
@@ -11,9 +11,12 @@ from markupsafe import Markup, escape
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.pictures import ImageError, decode, read_image_bytes
-from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.query import connect, dicts, reason
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, TABLES
 from macco.pipeline.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
 
 SIDE = 480  # pixels of an image's long side on the page
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
@@ -47,19 +50,16 @@ small { color: #777 }
 
 
 def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: float) -> int:
-    """Write the first `limit` images whose samples meet the SQL condition; return how many there were."""
-    import duckdb
+    """Write the first `limit` images whose samples meet the SQL condition; return how many there were.
 
+    A condition that names columns of concepts or boxes is met by a sample that has one such concept or box.
+    """
     connection = connect(store)
     columns = 'dataset, shard, key, source, member, "offset", size, status, error'
-    try:
-        cursor = connection.execute(
-            f"SELECT {columns}, list(sample_id ORDER BY caption_id), list(caption ORDER BY caption_id) "
-            f"FROM samples WHERE {where} GROUP BY {columns} ORDER BY dataset, shard, key LIMIT {limit}"
-        )
-        rows = cursor.fetchall()
-    except duckdb.Error as error:
-        raise UserError(f"DuckDB: {error}") from error
+    rows = connection.execute(
+        f"SELECT {columns}, list(sample_id ORDER BY caption_id), list(caption ORDER BY caption_id) "
+        f"FROM {_meeting(connection, where)} GROUP BY {columns} ORDER BY dataset, shard, key LIMIT {limit}"
+    ).fetchall()
     ids = [sample for row in rows for sample in row[-2]]
     concepts: dict[str, list[dict[str, Any]]] = {}
     query = 'SELECT * FROM concepts WHERE list_contains(?, sample_id) ORDER BY start, "end" DESC'
@@ -78,6 +78,24 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
     kinds = (OBJECT, ATTRIBUTE, RELATION)
     put_file(out, page.render(store=store.url, kinds=kinds, figures=figures).encode())
     return len(rows)
+
+
+def _meeting(connection: "duckdb.DuckDBPyConnection", where: str) -> str:
+    """SQL of the samples that meet a condition; the coarsest table whose columns it is about is looked at."""
+    import duckdb
+
+    ids = ", ".join(("sample_id", "dataset", "shard", "key", "caption_id"))
+    concepts = f"samples LEFT JOIN concepts USING ({ids})"
+    problem = ""
+    for relation in ("samples", concepts, f"{concepts} LEFT JOIN boxes USING (concept_id, {ids})"):
+        meeting = f"(FROM samples WHERE sample_id IN (SELECT sample_id FROM {relation} WHERE (\n{where}\n)))"
+        try:
+            connection.execute(f"EXPLAIN {meeting}").fetchall()
+            return meeting
+        except duckdb.Error as error:
+            problem = reason(error)
+    names = ", ".join(dict.fromkeys(name for schema in TABLES.values() for name in schema.names))
+    raise UserError(f"--where {where!r}: DuckDB: {problem}; the columns are {names}")
 
 
 def _figure(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import quote, scan
+from macco.pipeline.views import scan, scan_all
 from macco.train.data.selection import LEVELS, Level, Selection
 
 ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
@@ -154,8 +154,8 @@ def _shards(
     """The committed shards by name: the file that holds each, and its number of rows."""
     committed = store.committed()
     rows = connection.execute(
-        "SELECT shard, parse_filename(filename, true), max(row) + 1 "
-        f"FROM read_parquet({quote(store.url + '/samples/*.parquet')}, filename = true) GROUP BY 1, 2 ORDER BY 1"
+        "SELECT shard, parse_filename(filename, true, 'forward_slash'), max(row) + 1 "
+        f"FROM {scan_all(store.url, 'samples')} GROUP BY 1, 2 ORDER BY 1"
     ).fetchall()
     rows = [row for row in rows if row[0] in committed]
     return [row[0] for row in rows], [row[1] for row in rows], np.array([row[2] for row in rows], np.int64)

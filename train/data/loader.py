@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
+from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES
 from macco.pipeline.store import Store
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
 from macco.train.data.index import Index, build
 from macco.train.data.recipe import Recipe
-from macco.train.data.rows import NEGATIVE_KINDS, NEGATIVES, Fetch, Rows, Sample
+from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
 from macco.train.data.shuffle import Epoch
 from macco.train.distributed import ranks

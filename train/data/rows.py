@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote, scan
 from macco.train.config import DataConfig
@@ -20,9 +20,6 @@ from macco.train.data.masks import Grounded
 from macco.train.data.selection import Selection
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
-# Hard negatives lie in STORE/NEGATIVES/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
-NEGATIVES = "negatives"
-NEGATIVE_KINDS = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
 _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
 
 # A number for where an image lies: captions of one image have one.

@@ -10,10 +10,10 @@ import yaml
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
+from macco.pipeline.schema import NEGATIVES
 from macco.pipeline.store import Store
 from macco.train.config import TrainConfig
 from macco.train.data.negatives import write_negatives
-from macco.train.data.rows import NEGATIVES
 from macco.train.layers import dump, merged, parse, read_saved, require_same, resolve
 from macco.train.study import tuning
 from macco.train.study.plan import Layer, Measure, StudyPlan
