@@ -20,6 +20,7 @@ from macco.preprocess.sources.index import Index, Table, choose_fields, index, t
 from macco.preprocess.sources.source_image import IMAGE, MAX_BYTES
 
 SEPARATORS: Final = ("\t", ",", ";", "|")
+MAX_HEADER: Final = 2**20  # bytes in which the first line ends
 
 _CSV = re.compile(r"\.csv(\.\w+)?$", re.IGNORECASE)
 _ROWS = 2**16  # put into Arrow at a time
@@ -67,9 +68,6 @@ def _dialect(source: Table, data: bytes) -> tuple[str, bool, list[str]]:
             continue
         return found[-1]
     return max(found, key=lambda one: len(one[2]))  # its header tells most
-
-
-MAX_HEADER: Final = 2**20  # bytes in which the first line ends
 
 
 def _quickly(data: bytes, separator: str, columns: list[str]) -> pa.Table | None:

@@ -8,9 +8,9 @@ from posixpath import splitext
 from macco.pipeline.schema import OK, Status
 from macco.pipeline.urls import join, listing, open_url
 from macco.preprocess.graph.refusal import CaptionError
+from macco.preprocess.sources.member import Member, read_captions
 from macco.preprocess.sources.source_image import IMAGE, MAX_BYTES, SourceImage
 from macco.preprocess.sources.tables import item_of
-from macco.preprocess.sources.tar import Member, read_captions
 
 _TEXTS = {".txt": "txt", ".caption": "txt", ".json": "json"}  # by the key that `read_captions` knows them by
 

@@ -1,23 +1,20 @@
 """webdataset and img2dataset tars, read as a stream, one sample in memory at a time."""
 
-import json
 import lzma
 import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Final
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from typing import IO, Final
 
 from macco.pipeline.content import HEAD, compression, open_plain
-from macco.pipeline.schema import OK, Status
-from macco.pipeline.urls import exists, folder, join, open_url, stem
-from macco.preprocess.graph.refusal import CaptionError, captions_of
+from macco.pipeline.schema import Status
+from macco.pipeline.urls import open_url
+from macco.preprocess.graph.refusal import captions_of
+from macco.preprocess.sources import img2dataset
+from macco.preprocess.sources.member import Member, read_captions
 from macco.preprocess.sources.source_image import IMAGE, MAX_BYTES, SourceImage
 
 MAX_HEADER: Final = 2**20  # bytes of an extended header: it holds a long name, not a payload
@@ -40,17 +37,6 @@ _EMPTY = (
 
 class TarDamageError(Exception):
     """The tar is cut or corrupt, and nothing can be read past this point."""
-
-
-@dataclass(slots=True)
-class Member:
-    """A file in a tar; `data` is None where it is too large or was not asked for."""
-
-    name: str
-    offset: int  # of its first byte, in the uncompressed tar
-    size: int
-    data: bytes | None
-    target: str | None = None  # name of the member that a link points to
 
 
 @dataclass(slots=True)
@@ -87,7 +73,7 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
     except TarDamageError as error:
         damage = str(error)
     read = len(seen)
-    expected, failed = _sidecar(url)
+    expected, failed = img2dataset.beside(url)
     if damage is not None or (expected is not None and expected > read):
         lost = "an unknown number of" if expected is None else max(0, expected - read)
         words = f"{damage or 'the tar holds less than was downloaded'}: {read} samples read, {lost} lost"
@@ -295,65 +281,9 @@ def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, .
     )
 
 
-def read_captions(
-    found: Mapping[str, Member], names: tuple[str, ...]
-) -> tuple[tuple[str | CaptionError, ...], Status, str | None]:
-    """Return the captions of a sample's files, by extension, and what is wrong with the sample, in words."""
-    text = found["txt"].data if "txt" in found else None
-    fields: Any = {}
-    status: Status = OK
-    error = None
-    if "json" in found and found["json"].data is not None and names != ("txt",):
-        try:
-            fields = json.loads(found["json"].data)
-            if not isinstance(fields, dict):
-                fields, status, error = {}, Status.BAD_JSON, f"{found['json'].name!r} holds no object"
-        except UnicodeDecodeError as problem:
-            status, error = Status.BAD_ENCODING, f"{found['json'].name!r}: {problem}"
-        except (ValueError, RecursionError) as problem:
-            status, error = Status.BAD_JSON, f"{found['json'].name!r}: {problem}"
-    if names:
-        values = [text if name == "txt" else fields.get(name) for name in names]
-    elif fields.get("captions"):
-        values = [fields["captions"]]
-    else:
-        values = [text if "txt" in found else fields.get("caption")]
-    if status == OK and all(value is None for value in values):
-        places = ", ".join(names) or "txt, json captions or json caption"
-        return (), Status.MISSING_CAPTION, f"nothing in {places}"
-    return tuple(one for value in values if value is not None for one in captions_of(value)), status, error
-
-
 def _unused(key: str, seen: set[str]) -> str:
     name, times = key, 1
     while name in seen:  # ids in the store are made of keys
         times += 1
         name = f"{key}#{times}"
     return name
-
-
-def _sidecar(url: str) -> tuple[int | None, list[dict[str, Any]]]:
-    """Return the number of downloaded samples and the failed rows, as img2dataset wrote them down."""
-    beside = join(folder(url), stem(url))
-    if url != f"{beside}.parquet" and exists(f"{beside}.parquet"):
-        with open_url(f"{beside}.parquet") as stream:
-            try:
-                names = pq.read_schema(stream).names
-                if not {"key", "status"} <= set(names):
-                    return None, []  # somebody else's table
-                stream.seek(0)
-                columns = [name for name in ("key", "status", "error_message", "caption") if name in names]
-                table = pq.read_table(stream, columns=columns)
-            except pa.ArrowInvalid as error:
-                return None, [
-                    {"key": "#sidecar", "status": f"unreadable {beside}.parquet", "error_message": error}
-                ]
-        failed = table.filter(pc.not_equal(table["status"], "success"))
-        return table.num_rows - failed.num_rows, failed.to_pylist()
-    if exists(f"{beside}_stats.json"):
-        with open_url(f"{beside}_stats.json") as stream:
-            try:
-                return int(json.load(stream)["successes"]), []
-            except (ValueError, KeyError, TypeError):
-                return None, []
-    return None, []

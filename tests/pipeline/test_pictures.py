@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from macco.pipeline.pictures import decode
+from macco.pipeline.pictures import ImageError, decode
 from macco.train.data import crops
 from macco.train.evaluation.encoder import open_picture
 
@@ -53,6 +53,22 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "GIF": lambda: encode(clear("RGBA"), "GIF"),
     "bits": lambda: encode(clear("1"), "PNG"),
 }
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"])
+def test_formats_that_are_read(form: str) -> None:
+    found = decode(encode(Image.new("RGB", (40, 30), (200, 30, 40)), form))
+    assert (found.width, found.height) == (40, 30)
+    assert np.abs(np.asarray(found.image).astype(int) - (200, 30, 40)).max() < 12
+
+
+@pytest.mark.parametrize(
+    "data", [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
+def test_formats_that_are_not_read_have_a_status(data: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert caught.value.status == "image_unsupported"
 
 
 @pytest.mark.parametrize("kind", PICTURES)
