@@ -105,9 +105,13 @@ def expand(patterns: Sequence[str], *, folders: bool = False) -> list[str]:
 
 def _parts(pattern: str) -> list[str]:
     """The patterns that `a::b` stands for; commands and archives are refused, for half of them would be lost."""
-    if ("::" not in pattern and not pattern.startswith("pipe:")) or os.path.isfile(plain(pattern)):
+    command = pattern.startswith("pipe:")
+    if "::" not in pattern and not command:
         return [pattern]
-    if pattern.startswith("pipe:"):
+    unknown = _existing(plain(pattern))[1]  # what no file or folder is called
+    if not unknown or ("::" not in unknown and not command):
+        return [pattern]
+    if command:
         raise UserError(
             f"{pattern!r} is a command: give the path or URL that it reads, e.g. s3://bucket/0.tar"
         )

@@ -10,7 +10,7 @@ import typer
 
 from macco.pipeline import console
 from macco.pipeline.errors import UserError
-from macco.preprocess.config import Compute, ExtractConfig, Parsing, RunConfig
+from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
 from macco.preprocess.store_commands import (
     Out,
@@ -72,7 +72,7 @@ def extract(
 ) -> None:
     """Extract concepts and boxes from image-caption shards into a store.
 
-    The same command goes on where a killed one stopped. Exit code 1 if a shard was given up.
+    The same command goes on where a killed one stopped. Exit code 1 if a shard was given up, or no sample is usable.
 
     Examples:
 
@@ -102,6 +102,7 @@ def extract(
 
 def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunConfig) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
+    from macco.pipeline.coverage import few_boxes
     from macco.preprocess.extraction.run import extract_shards
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -113,10 +114,19 @@ def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunC
         f"{summary.committed} shards extracted, {summary.skipped} were there, {len(summary.failed)} failed; "
         f"{total} samples in {summary.seconds:.0f} s{rate}; failed samples: {bad or 'none'}"
     )
+    if summary.committed and (line := few_boxes(store, DEFAULT_THRESHOLD)):
+        print(line, file=sys.stderr)
     for shard, why in sorted(summary.failed.items()):
         print(f"failed: {shard}: {why}", file=sys.stderr)
     if summary.failed:
         print(f"try them again with: macco-prep retry {store.url}", file=sys.stderr)
+    nothing = total and not summary.samples.get("ok")
+    if nothing:
+        print(
+            f"no sample is usable; why: macco-prep sql {store.url} 'SELECT status, error FROM samples'",
+            file=sys.stderr,
+        )
+    if summary.failed or nothing:
         raise typer.Exit(1)
 
 

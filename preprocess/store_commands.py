@@ -34,10 +34,14 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Count concepts and boxes."""
+    from macco.pipeline.coverage import few_boxes
     from macco.pipeline.store import Store
     from macco.preprocess.look.stats import stats as overview
 
-    show(overview(Store.open(path), threshold=threshold, top=top), as_json)
+    store = Store.open(path)
+    show(overview(store, threshold=threshold, top=top), as_json)
+    if line := few_boxes(store, threshold):
+        print(line, file=sys.stderr)
 
 
 def sql(

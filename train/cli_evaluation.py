@@ -64,6 +64,7 @@ def evaluate(
     from macco.train.evaluation.manifest import MissingDataError
     from macco.train.evaluation.registry import FeaturesNeededError, expand, run
     from macco.train.evaluation.report import write_report
+    from macco.train.evaluation.run import NoImagesError
     from macco.train.objectives.objective import Scoring
     from macco.train.results.scorers import open_scorer
 
@@ -77,7 +78,7 @@ def evaluate(
     places, asked = _places(data, path), benchmark or ["all"]
     names, named = expand(asked), "all" not in asked
     _folder(out)
-    failed = False
+    failed = none = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
         scoring = Scoring(
@@ -94,13 +95,18 @@ def evaluate(
         for name in names:
             try:
                 outcomes.append(run(name, scorer, places, templates))
-                _say(outcomes[-1].report)
+                if not _say(outcomes[-1].report):
+                    failed = True
+                    print(f"{name}: not one item could be used: see {out}", file=sys.stderr)
             except UserError as error:  # one benchmark's; the others are run all the same
                 missing.append(str(error))
+                none |= isinstance(error, NoImagesError)
                 failed |= named or not isinstance(error, MissingDataError | FeaturesNeededError)
                 print(f"not run: {error}", file=sys.stderr)
             if outcomes:  # after each, so that a stop leaves what was done
                 write_report(out / chosen if activation == "both" else out, about, outcomes, missing)
+        if not outcomes and none:
+            raise typer.Exit(1)
         if not outcomes:
             raise UserError("no benchmark could be run: the lines above say why")
     if activation == "both":
@@ -202,14 +208,15 @@ def _folder(path: Path) -> None:
         raise UserError(f"cannot write to {path}: {error.strerror}") from error
 
 
-def _say(report: dict[str, Any]) -> None:
-    """One line per benchmark while a long run goes on."""
+def _say(report: dict[str, Any]) -> int:
+    """One line per benchmark while a long run goes on; returns how many items were used."""
     first = report["figures"][0]
     used, there = (sum(one[key] for one in report["counts"]) for key in ("used", "in_files"))
     value = "undefined" if first["percent"] is None else f"{first['percent']:.1f} %"
     print(f"{report['benchmark']}: {first['figure']} {value}, {used} of {there} items", flush=True)
     for note in report["notes"]:
         print(f"  {note}", file=sys.stderr)
+    return int(used)
 
 
 def _about(name: str, pretrained: str | None, model: Any, device: str) -> dict[str, Any]:

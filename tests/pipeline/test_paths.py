@@ -113,7 +113,7 @@ def test_training_reads_the_same_rows(place: str, tmp_path: Path) -> None:
         selection = Selection.of("score > 0.1", MaskConfig(box_score=0))
         index = build(store, selection, lambda line: None)
         data = DataConfig(store=str(root / "store"), cache=str(root / "cache"))
-        fetched = Fetch(data, index, selection, 4, 0.0)(range(len(index.starts) - 1))
+        fetched = Fetch(data, index, selection, 4, 0.0)(range(len(index.starts) - 1), 0, 0)
         return [
             (
                 s.id,

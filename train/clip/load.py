@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,9 @@ ACTIVATIONS: Final = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 SHIPPED: Final = (
     Path(__file__).parents[1] / "models"
 )  # what comes with macco: folders of weights, configurations
+
+
+TIMEOUT: Final = 5  # seconds in which the Hub answers, or is not there
 
 
 class LoadedClip(NamedTuple):
@@ -57,14 +61,18 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         name_or_path = f"local-dir:{path}"
     elif "/" in name_or_path and ":" not in name_or_path and name_or_path.startswith((".", "/", "~")):
         raise UserError(f"no checkpoint or folder at {name_or_path}: check the path")
+    file = Path(pretrained) if pretrained else None
+    fetched = name_or_path.startswith("hf-hub:") or (file is not None and not file.exists())
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(name_or_path, pretrained=pretrained)
-        tokenizer = open_clip.get_tokenizer(name_or_path)
+        with _offline_at_once() if fetched else nullcontext(True) as reached:
+            model, _, preprocess = open_clip.create_model_and_transforms(name_or_path, pretrained=pretrained)
+            tokenizer = open_clip.get_tokenizer(name_or_path)
     except (RuntimeError, ValueError, OSError, ImportError) as error:
         known = f" (names: {_similar(name_or_path)})" if "not found in built-ins" in str(error) else ""
         reason = re.sub(r" Available.*", "", " ".join(str(error).split()))
+        if not reached and not known and (get := _how_to_get(name_or_path, pretrained)):
+            raise UserError(get) from error
         raise UserError(f"open_clip cannot load {name_or_path!r}: {reason}{known}") from error
-    file = Path(pretrained) if pretrained else None
     if (
         activation is None
         and file is not None
@@ -75,6 +83,48 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         raise _untold(file)
     set_activation(model, activation or _trained_with(name_or_path, pretrained))
     return LoadedClip(model, preprocess, tokenizer)
+
+
+@contextmanager
+def _offline_at_once() -> Iterator[bool]:
+    """Ask the Hub once whether it is there; where not, its client looks in its cache, and does not try for minutes."""
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not before:
+            get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
+    except Exception:  # of whichever HTTP library this version of the client uses
+        constants.HF_HUB_OFFLINE = True
+    reached = not constants.HF_HUB_OFFLINE
+    level = logging.root.manager.disable
+    if not reached:
+        logging.disable(logging.ERROR)  # what open_clip logs is said in our one line
+    try:
+        yield reached
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.disable(level)
+
+
+def _how_to_get(name: str, pretrained: str | None) -> str | None:
+    """How weights of the Hub are brought to a machine that cannot reach it; None for what does not lie there."""
+    from huggingface_hub import constants
+
+    config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
+    repository = (
+        name.removeprefix("hf-hub:")
+        if name.startswith("hf-hub:")
+        else (config or {}).get("hf_hub", "").strip("/")
+    )
+    if not repository:
+        return None
+    return (
+        f"the weights of {name} {pretrained or ''} are not on this machine, and the Hugging Face Hub cannot be "
+        "reached: "
+        f"where it can, run: hf download {repository}; copy models--{repository.replace('/', '--')} from its cache "
+        f"into {constants.HF_HUB_CACHE} here; then give the same command again"
+    )
 
 
 def shipped(name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +26,26 @@ class Item:
     subset: str
     name: str  # unique in its subset
     pictures: tuple[Picture, ...]
-    captions: tuple[str, ...]
+    captions: tuple[str | None, ...]  # None: the file has no text there
     category: str = ""  # what means are taken over: a relation, a pair of attributes, a set of photographs
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The captions that are there."""
+        return tuple(caption for caption in self.captions if caption is not None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no caption is missing."""
+        return None not in self.captions
+
+
+def text_or_none(caption: Any) -> str | None:
+    """A caption as a file gives it; None for what is no text, or holds half of a surrogate pair."""
+    if not isinstance(caption, str):
+        return None
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return None
+    return caption

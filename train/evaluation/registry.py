@@ -11,7 +11,7 @@ from macco.train.evaluation.item import Picture
 from macco.train.evaluation.judged import Judged, Mean
 from macco.train.evaluation.manifest import Places, known_benchmarks
 from macco.train.evaluation.retrieval import COLLECTIONS, retrieval_figures, retrieval_pictures, run_retrieval
-from macco.train.evaluation.run import Outcome, run_benchmark
+from macco.train.evaluation.run import Outcome, require_images, run_benchmark
 from macco.train.evaluation.scorer import Scorer
 
 ALL: Final = "all"
@@ -43,10 +43,14 @@ def run(name: str, scorer: Scorer, places: Places, templates: str = "openai") ->
 
     Raises:
         MissingDataError: its data is not there.
+        NoImagesError: none of its images is there.
         FeaturesNeededError: it needs features, and the scorer is not a dual encoder.
     """
     if name in BENCHMARKS:
-        return run_benchmark(scorer, BENCHMARKS[name](places))
+        benchmark = BENCHMARKS[name](places)
+        items = benchmark.items()
+        require_images(benchmark.manifest, places, (picture for item in items for picture in item.pictures))
+        return run_benchmark(scorer, benchmark, items)
     if not isinstance(scorer, DualEncoder):
         raise FeaturesNeededError(f"{name} compares every image with every text: it needs a dual encoder")
     if name.startswith(CLASSIFY):

@@ -12,7 +12,8 @@ from macco.train.evaluation.run import Outcome
 ITEMS: Final = "items.parquet"
 NOTE: Final = (
     "Percent with bootstrap 95 % intervals (items resampled within each class). Strict rules: a tie is wrong, "
-    'unless a figure\'s name or its manifest says otherwise. "used" counts items whose images could all be read. '
+    'unless a figure\'s name or its manifest says otherwise. "used" counts items whose images and captions '
+    "could all be read. "
     "Figures of the MACCO paper are probably with GELU, although the weights were trained with QuickGELU."
 )
 

@@ -24,7 +24,7 @@ ITEMS: Final = pa.schema(
         pa.field("category", pa.string(), nullable=False),
         pa.field("images", pa.list_(pa.string())),
         pa.field("captions", pa.list_(pa.string())),  # options; null for retrieval and classification
-        pa.field("status", pa.string(), nullable=False),  # ok, or why an image could not be read
+        pa.field("status", pa.string(), nullable=False),  # ok, or why an image or a caption could not be read
         # Pictures against captions, image by image (retrieval, classification: the right one's best score,
         # then the best wrong ones, descending). Null where status is not ok.
         pa.field("scores", pa.list_(pa.float32())),

@@ -8,12 +8,12 @@ import numpy as np
 from macco.pipeline.errors import UserError
 from macco.train.evaluation.benchmarks.base import read_json
 from macco.train.evaluation.encoder import DualEncoder
-from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.item import Item, Picture, text_or_none
 from macco.train.evaluation.judged import Floats, Judged, Mean
 from macco.train.evaluation.manifest import Places, load_benchmark_manifest
 from macco.train.evaluation.results import ItemScores, table
-from macco.train.evaluation.run import Outcome, absent_images, outcome
-from macco.train.evaluation.scorer import OK
+from macco.train.evaluation.run import Outcome, absent_images, outcome, require_images
+from macco.train.evaluation.scorer import OK, UNCAPTIONED
 
 CAPTIONS: Final = 5  # of an image; a few COCO images have more, which the usual figures leave out
 KS: Final = (1, 5, 10)
@@ -29,7 +29,11 @@ class Entry(NamedTuple):
     """An image with its captions."""
 
     picture: Picture
-    captions: list[str]
+    captions: list[str | None]  # None: the file has no text there
+
+    @property
+    def texts(self) -> list[str]:
+        return [caption for caption in self.captions if caption is not None]
 
 
 def run_retrieval(encoder: DualEncoder, name: str, places: Places) -> Outcome:
@@ -42,17 +46,18 @@ def run_retrieval(encoder: DualEncoder, name: str, places: Places) -> Outcome:
     """
     manifest = load_benchmark_manifest(name)
     entries = _read(places.file(manifest, TEXT), places.images(COLLECTIONS[name]))
+    require_images(manifest, places, [entry.picture for entry in entries])
     encoder.encode_pictures(entry.picture for entry in entries)
-    readable = [entry for entry in entries if encoder.status(entry.picture) == OK]
+    readable = [entry for entry in entries if encoder.status(entry.picture) == OK and entry.texts]
     best = iter(_best_of_all(encoder, readable))
     images, captions = [], []
     for number, entry in enumerate(entries):
-        status = encoder.status(entry.picture)
+        status = encoder.status(entry.picture) if entry.texts else UNCAPTIONED
         item = Item(TEXT, str(number), (entry.picture,), ())
         images.append(_row(item, status, next(best) if status == OK else None))
     for number, entry in enumerate(entries):
-        status = encoder.status(entry.picture)
         for place, caption in enumerate(entry.captions):
+            status = encoder.status(entry.picture) if caption is not None else UNCAPTIONED
             item = Item(IMAGE, f"{number}/{place}", (entry.picture,), (caption,))
             captions.append(_row(item, status, next(best) if status == OK else None))
     rows = table(name, images + captions)
@@ -80,7 +85,7 @@ def retrieval_figures(judged: Judged) -> dict[str, Mean]:
 
 def _read(path: Path, images: Path) -> list[Entry]:
     try:
-        rows = [(row["image"], row["caption"][:CAPTIONS]) for row in read_json(path)]
+        rows = [(row["image"], [*map(text_or_none, row["caption"][:CAPTIONS])]) for row in read_json(path)]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no Karpathy split: a list of {{image, caption: [...]}}") from error
     if empty := [image for image, captions in rows if not captions]:
@@ -93,8 +98,8 @@ def _best_of_all(encoder: DualEncoder, entries: list[Entry]) -> list[Floats]:
     if not entries:
         return []
     images = encoder.image_features([entry.picture for entry in entries])
-    texts = encoder.text_features([caption for entry in entries for caption in entry.captions])
-    owners = np.repeat(np.arange(len(entries)), [len(entry.captions) for entry in entries])
+    texts = encoder.text_features([caption for entry in entries for caption in entry.texts])
+    owners = np.repeat(np.arange(len(entries)), [len(entry.texts) for entry in entries])
     own = np.arange(len(entries))
     return [
         *(best_scores(texts @ image, owners == i) for i, image in enumerate(images)),

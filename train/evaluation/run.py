@@ -1,5 +1,6 @@
 """One benchmark on one scorer: items read, scored, judged, and counted."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from macco.pipeline.errors import UserError
 from macco.train.evaluation.benchmarks.base import Benchmark
 from macco.train.evaluation.item import Item, Picture
 from macco.train.evaluation.judged import Judged, Mean
 from macco.train.evaluation.manifest import BenchmarkManifest, Places, sha256
 from macco.train.evaluation.results import ItemScores, judged, table
-from macco.train.evaluation.scorer import MISSING, Scorer, score_items
+from macco.train.evaluation.scorer import MISSING, UNCAPTIONED, Scorer, score_items
 from macco.train.evaluation.statistics import interval
 
 
@@ -26,16 +28,20 @@ class Outcome:
     report: dict[str, Any]
 
 
-def run_benchmark(scorer: Scorer, benchmark: Benchmark) -> Outcome:
-    """Score a benchmark from its official files.
+class NoImagesError(UserError):
+    """A benchmark whose files are there, and of whose images none is: the message says what to download."""
+
+
+def run_benchmark(scorer: Scorer, benchmark: Benchmark, items: Sequence[Item] | None = None) -> Outcome:
+    """Score a benchmark from its official files, or those items of them.
 
     Raises:
         MissingDataError: none of its files is there.
     """
-    items = benchmark.items()
+    items = benchmark.items() if items is None else items
     rows = table(benchmark.name, _score(scorer, benchmark, items))
     manifest = benchmark.manifest
-    pictures = [picture for item in items for picture in item.pictures]
+    pictures = [picture for item in items if item.complete for picture in item.pictures]
     absent = absent_images(manifest, benchmark.places, scorer, pictures)
     return outcome(
         manifest, rows, benchmark.figures, [*benchmark.absent, *absent, *_changed_files(benchmark)]
@@ -46,7 +52,20 @@ def absent_images(
     manifest: BenchmarkManifest, places: Places, scorer: Scorer, pictures: Iterable[Picture]
 ) -> list[str]:
     """A line for each image collection of which files are not there: how many, and what to download."""
-    files = {picture.source: scorer.status(picture) == MISSING for picture in pictures}
+    return _absent(
+        manifest, places, {picture.source: scorer.status(picture) == MISSING for picture in pictures}
+    )
+
+
+def require_images(manifest: BenchmarkManifest, places: Places, pictures: Iterable[Picture]) -> None:
+    """Raises NoImagesError where not one image file is there, before anything is encoded."""
+    files = {picture.source for picture in pictures}
+    if files and not any(map(os.path.exists, files)):
+        lines = _absent(manifest, places, dict.fromkeys(files, True))
+        raise NoImagesError(f"{manifest.name}: no image is there: " + ("; ".join(lines) or manifest.get))
+
+
+def _absent(manifest: BenchmarkManifest, places: Places, files: dict[str, bool]) -> list[str]:
     lines = []
     # A collection may lie inside another: the innermost first.
     for name in sorted(manifest.images, key=lambda name: -len(places.images(name).parts)):
@@ -77,6 +96,9 @@ def _score(scorer: Scorer, benchmark: Benchmark, items: Sequence[Item]) -> list[
     rows: dict[int, ItemScores] = {}
     shapes: dict[tuple[int, int], list[int]] = {}
     for place, item in enumerate(items):
+        if not item.complete:
+            rows[place] = ItemScores(item, UNCAPTIONED, np.empty(0, np.float32), None, {})
+            continue
         shapes.setdefault((len(item.pictures), len(item.captions)), []).append(place)
     for places in shapes.values():
         chosen = [items[place] for place in places]

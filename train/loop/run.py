@@ -1,23 +1,28 @@
 """The training loop."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from macco.pipeline.coverage import few_boxes
 from macco.pipeline.devices import choose_device
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
+from macco.pipeline.query import connect
 from macco.pipeline.store import Store
+from macco.pipeline.views import scan
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
-from macco.train.data.loader import Loader, open_loader
+from macco.train.data.loader import Loader, LoaderPlan, open_loader
 from macco.train.distributed import ranks
 from macco.train.distributed.processes import joined
 from macco.train.layers import dump, require_same, values
@@ -44,12 +49,13 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
     device = choose_device(config.device)
     if not config.data.store:
         raise UserError("no store to train on: give --store STORE")
-    Store.open(config.data.store)  # before any weights are fetched
+    opened = Store.open(config.data.store)  # before any weights are fetched
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
         begun = checkpoint.path(run, checkpoint.LATEST).is_file()
         if begun:
+            _refuse_longer(saved_config(run), config, run)
             require_same(saved_config(run), config, run)
         start, objective = load_start(config.model, config.seed), load_objective(config)
         model = build_model(objective, start.model, device)
@@ -62,6 +68,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         loader, judges, v = loader_of(config.data.store, config.data.where), None, config.validation
         if v.where or v.store:
             judges = loader_of(v.store or config.data.store, v.where)
+        if lead and loader.plan.recipe.reads_boxes:
+            for line in _warnings(loader.plan, opened):
+                print(line, file=sys.stderr)
         state = State(objective, model, config.steps or max(1, round(config.epochs * len(loader))))
         if begun:
             _go_on(state, loader, run)
@@ -78,6 +87,42 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             loader.close()
             if metrics is not None:
                 metrics.close()
+
+
+def _refuse_longer(old: TrainConfig, new: TrainConfig, run: Path) -> None:
+    """Raise UserError where a finished run is given another length: its rates were those of a run that ended."""
+    lengths = [
+        f"{name}={getattr(new, name)}"
+        for name in ("steps", "epochs")
+        if getattr(new, name) != getattr(old, name)
+    ]
+    if not lengths or not (run / "model").is_dir():
+        return
+    raise UserError(
+        f"{run} is finished: its learning rate has fallen to 0 as planned. To train on from its model, with a warm-up "
+        f"of its own: macco-train run --config {run / CONFIG} model.name={run} model.pretrained= "
+        f"model.predictors={run} {' '.join(lengths)} --out {run}-2"
+    )
+
+
+def _warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
+    """What a user should know of the boxes that batches depend on."""
+    if line := few_boxes(store, plan.recipe.masks.box_score):
+        yield line
+    if not _any_box(plan, store):
+        yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
+
+
+def _any_box(plan: LoaderPlan, store: Store) -> bool:
+    """Whether the selection leaves a box: the first file that has one will do."""
+    selection = plan.selection
+    with connect(store, views=False) as connection:
+        for file in dict.fromkeys(plan.index.files):
+            samples = f"SELECT * FROM {scan(store.url, 'samples', [file])} WHERE {selection.all('samples')}"
+            boxes = selection.relation("boxes", samples, [file], store.url)
+            if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
+                return True
+    return False
 
 
 def _go_on(state: State, loader: Loader[Any], run: Path) -> None:
@@ -158,11 +203,17 @@ class Loop:
             "samples_per_second": steps * t.config.data.batch_size / self.seconds,
             "broken_images": float(self.loader.broken),
         }
-        self.seconds = 0.0
+        seconds, self.seconds = self.seconds, 0.0
         if self.metrics is not None:
             self.metrics.write({"step": t.step} | row)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.log(f"step {t.step}/{t.total}  {shown}  {row['samples_per_second']:.1f} samples/s")
+        shown = "  ".join(f"{name} {value:.4f}{self._weight(name)}" for name, value in losses.items())
+        left = timedelta(seconds=round((t.total - t.step) * seconds / steps))
+        self.log(f"step {t.step}/{t.total}  {shown}  {row['samples_per_second']:.1f} samples/s  {left} left")
+
+    def _weight(self, name: str) -> str:
+        """What a loss is multiplied by in the sum, where the settings have a weight of its name."""
+        weight = getattr(self.state.config.settings, name, 1)
+        return "" if weight == 1 else f" x{weight:g}"
 
     def _save(self, name: str) -> None:
         if ranks.rank() == 0:

@@ -3,11 +3,12 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from macco.pipeline.errors import UserError
-from macco.train.evaluation.item import Item, Picture
+from macco.train.evaluation.item import Item, Picture, text_or_none
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
 from macco.train.evaluation.manifest import MissingDataError, Places, load_benchmark_manifest
 from macco.train.evaluation.rules import first_best
@@ -58,7 +59,7 @@ class Benchmark(ABC):
                 continue
             found = True
             try:
-                items += self.read(subset, path)
+                items += map(_checked, self.read(subset, path))
             except (KeyError, TypeError, IndexError, ValueError) as error:
                 raise UserError(
                     f"{self.name}: {path} has not the published form ({type(error).__name__}: {error}); "
@@ -79,6 +80,11 @@ class Benchmark(ABC):
     def macro(self, judged: Judged, subsets: Iterable[str], criterion: str = "right") -> Mean:
         """Each subset with the same weight."""
         return mean_of(judged.mean(subset, criterion=criterion) for subset in subsets)
+
+
+def _checked(item: Item) -> Item:
+    """The item with None for each caption that is no text: it is counted, and not scored."""
+    return replace(item, captions=tuple(map(text_or_none, item.captions)))
 
 
 def read_json(path: Path) -> Any:

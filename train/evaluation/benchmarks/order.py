@@ -13,7 +13,7 @@ from nltk.tokenize import NLTKWordTokenizer
 from macco.pipeline.errors import UserError
 from macco.pipeline.shuffles import shuffles
 from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
-from macco.train.evaluation.item import Item
+from macco.train.evaluation.item import Item, text_or_none
 from macco.train.evaluation.judged import Judged, Mean
 from macco.train.evaluation.manifest import sha256
 
@@ -28,7 +28,10 @@ class _Order(Benchmark):
         if isinstance(frozen, dict):  # as `freeze` writes it; a bare list of items will do
             frozen = frozen["items"]
         for name, row in numbered(frozen):
-            captions = tuple(clean(caption) for caption in row["caption_options"])
+            captions = tuple(
+                None if (text := text_or_none(caption)) is None else clean(text)
+                for caption in row["caption_options"]
+            )
             yield Item(subset, name, (self.picture(self.collection, row["image"]),), captions)
 
     def figures(self, judged: Judged) -> dict[str, Mean]:

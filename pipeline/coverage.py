@@ -1,0 +1,53 @@
+"""How many of a store's objects have a box: whether the detector knows the images at all."""
+
+from typing import Final, NamedTuple
+
+from macco.pipeline.query import connect
+from macco.pipeline.store import Store
+from macco.pipeline.views import quote
+
+SHARDS: Final = 20  # looked at, evenly spread: a detector that knows nothing shows in these
+LEAST: Final = 0.2  # share of objects with a box; one that knows the images finds most nouns that can be seen
+
+
+class Coverage(NamedTuple):
+    """Objects looked at, and those that have a box of a score."""
+
+    objects: int
+    grounded: int
+
+
+def coverage(store: Store, threshold: float) -> Coverage:
+    """Count in at most SHARDS committed shards."""
+    shards = sorted(store.committed())
+    chosen = ", ".join(quote(shard) for shard in shards[:: -(-len(shards) // SHARDS) or 1])
+    if not shards:
+        return Coverage(0, 0)
+    with connect(store) as connection:
+        objects, grounded = connection.execute(
+            "SELECT count(*), count(*) FILTER (concept_id IN (SELECT concept_id FROM boxes "
+            f"WHERE shard IN ({chosen}) AND score >= ?)) FROM concepts "
+            f"WHERE shard IN ({chosen}) AND kind = 'object' AND part = 0",
+            [threshold],
+        ).fetchone() or (0, 0)
+    return Coverage(objects, grounded)
+
+
+def few_boxes(store: Store, threshold: float) -> str | None:
+    """A line that warns of few boxes, and says what to do; None where there are enough, or nothing to ground."""
+    found = coverage(store, threshold)
+    if not found.objects or found.grounded >= LEAST * found.objects:
+        return None
+    settings = store.description()["settings"]
+    detector = settings.get("detector")
+    knows = (
+        "the detector that comes with macco knows the drawn demo corpus alone"
+        if detector == "tiny"
+        else (
+            f"the detector {detector} may not know such images" if detector else "the imported file has few"
+        )
+    )
+    return (
+        f"warning: only {100 * found.grounded / found.objects:.1f} % of {found.objects:,} objects have a box of score "
+        f"{threshold:g} or more: {knows}; see macco-prep models, and extract with another --detector into a new --out"
+    )

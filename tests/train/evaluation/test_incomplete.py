@@ -1,0 +1,187 @@
+"""What a benchmark's files lack is counted item by item; what all of it lacks is said before anything is encoded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from macco.train.cli import app
+from macco.train.evaluation.benchmarks import BENCHMARKS
+from macco.train.evaluation.encoder import DualEncoder
+from macco.train.evaluation.item import Picture
+from macco.train.evaluation.manifest import Places, load_benchmark_manifest
+from macco.train.evaluation.registry import pictures_of, run
+from macco.train.evaluation.report import write_report
+from tests.support.evaluated import draw
+
+GOOD, HALF = "a dog on a cat", "\ud800"
+
+
+def _vg(wrong: Any, number: int) -> dict[str, Any]:
+    box = {
+        "bbox_x": 0,
+        "bbox_y": 0,
+        "bbox_w": 9,
+        "bbox_h": 9,
+        "relation_name": "on",
+        "attributes": ["red", "blue"],
+    }
+    return box | {"image_path": f"{number}.jpg", "true_caption": GOOD, "false_caption": wrong}
+
+
+def _valse(wrong: Any, number: int) -> dict[str, Any]:
+    votes = {"mturk": {"caption": 3}, "dataset": "coco_2017"}
+    return votes | {"image_file": f"{number}.jpg", "caption": GOOD, "foil": wrong}
+
+
+def _winoground(wrong: Any, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_0": f"{number}a",
+        "image_1": f"{number}b",
+        "caption_0": GOOD,
+        "caption_1": wrong,
+    }
+
+
+# Of each benchmark: a subset, and a row of its file with one caption given.
+ROWS: dict[str, tuple[str, Any]] = {
+    "sugarcrepe": ("swap_obj", lambda c, n: {"filename": f"{n}.jpg", "caption": GOOD, "negative_caption": c}),
+    "sugarcrepe_pp": (
+        "swap_object",
+        lambda c, n: {"filename": f"{n}.jpg", "caption": GOOD, "caption2": c, "negative_caption": "a cat"},
+    ),
+    "valse": ("relations", _valse),
+    "cola": ("multi", lambda c, n: [f"http://x/{n}.jpg", GOOD, f"http://x/{n}b.jpg", c]),
+    "whatsup": (
+        "A",
+        lambda c, n: {"image_path": f"d/mug{n}_on_table.jpeg", "caption_options": [GOOD, c, "c", "d"]},
+    ),
+    "aro_relation": ("relation", _vg),
+    "aro_attribution": ("attribution", _vg),
+    "coco_order": ("coco", lambda c, n: {"image": f"{n}.jpg", "caption_options": [GOOD, c]}),
+    "flickr30k_order": ("flickr30k", lambda c, n: {"image": f"{n}.jpg", "caption_options": [c, GOOD]}),
+    "vlchecklist": ("rel action swig", lambda c, n: [f"{n}.jpg", {"POS": [GOOD], "NEG": [c]}]),
+    "winoground": ("all", _winoground),
+    "bivlc": ("all", lambda c, n: {"caption": GOOD, "negative_caption": c, "type": "swap", "subtype": "obj"}),
+    "demo": (
+        "relation_swap/seen",
+        lambda c, n: (
+            {"id": str(n), "kind": "relation_swap", "group": "seen", "image_0": f"{n}.png", "caption_0": GOOD}
+            | {"caption_1": c}
+        ),
+    ),
+    "coco_retrieval": ("text", lambda c, n: {"image": f"{n}.jpg", "caption": [GOOD, c]}),
+}
+BAD = {"null": None, "a number": 5, "half a surrogate pair": HALF}
+
+
+def written(root: Path, name: str, captions: list[Any]) -> Places:
+    """A file with one caption of each row given, and its images."""
+    subset, row = ROWS[name]
+    manifest = load_benchmark_manifest(name)
+    subset = subset if subset in manifest.files else next(iter(manifest.files))
+    rows = [row(caption, number) for number, caption in enumerate(captions)]
+    path = root / (manifest.folder or name) / manifest.files[subset].path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        image = {"bytes": draw(root / "x.png", 1).read_bytes()}
+        pq.write_table(
+            pa.Table.from_pylist([one | {"image": image, "negative_image": image} for one in rows]), path
+        )
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        path.write_text(json.dumps(rows))
+    return Places(root)
+
+
+def drawn(name: str, places: Places) -> None:
+    found: list[Picture] = pictures_of(name, places)[0]
+    for number, picture in enumerate(sorted({p.source for p in found if p.member is None})):
+        draw(Path(picture), number)
+
+
+def test_every_benchmark_has_a_row_here() -> None:
+    assert BENCHMARKS.keys() <= ROWS.keys()
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_caption_that_is_none_is_an_item_with_a_status(
+    name: str, kind: str, encoder: DualEncoder, tmp_path: Path
+) -> None:
+    if name == "bivlc" and kind != "null":
+        pytest.skip("a column of a Parquet file holds text or null")
+    places = written(tmp_path, name, ["a cat on a dog", BAD[kind], "a cat on a red dog"])
+    drawn(name, places)
+    outcome = run(name, encoder, places)
+    good = {"coco_retrieval": 3 + 5}.get(name, 2)  # a retrieval's image is a query of its own
+    assert outcome.report["statuses"] == {"ok": good, "missing_caption": 1}
+    rows = outcome.items.to_pylist()
+    (bad,) = (row for row in rows if row["status"] != "ok")
+    assert bad["scores"] is bad["answers"] is None
+    assert all(row["answers"] for row in rows if row["status"] == "ok")
+    write_report(tmp_path / "out", {"model": "m"}, [outcome], [])
+    assert "1 items: missing_caption" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_but_missing_captions_is_a_report_too(
+    name: str, encoder: DualEncoder, tmp_path: Path
+) -> None:
+    places = written(tmp_path, name, [None, None])
+    drawn(name, places)
+    statuses = run(name, encoder, places).report["statuses"]
+    assert statuses["missing_caption"] == 2
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "bivlc"])  # whose images lie in its file
+def test_a_benchmark_without_any_image_ends_at_once_with_1(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoded(*arguments: Any) -> None:
+        raise AssertionError("something was encoded")
+
+    monkeypatch.setattr(DualEncoder, "encode_captions", encoded)
+    monkeypatch.setattr(DualEncoder, "encode_pictures", encoded)
+    places = written(tmp_path / "data", name, ["a cat on a dog"] * 2)
+    command = [
+        "eval",
+        str(folder),
+        "--benchmark",
+        name,
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 1
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("not run"))
+    manifest = load_benchmark_manifest(name)
+    gets = [manifest.get, *(places.collections[images].get for images in manifest.images)]
+    assert f"not run: {name}: no image is there: " in line
+    assert any(get in line for get in gets if get)
+
+
+def test_some_images_are_enough(folder: Path, tmp_path: Path) -> None:
+    places = written(tmp_path, "sugarcrepe", ["a cat on a dog"] * 2)
+    draw(Path(pictures_of("sugarcrepe", places)[0][0].source), 0)
+    command = [
+        "eval",
+        str(folder),
+        "--benchmark",
+        "sugarcrepe",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    Path(pictures_of("sugarcrepe", places)[0][0].source).write_bytes(b"no image")
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 1
