@@ -20,6 +20,7 @@ OBJECTIVES: Final = {
     "iais-singular": "joint",
     "iais-distributed": "joint",
     "itm": "joint",
+    "fsc": "fsc",
 }
 
 Count = Annotated[int, Field(ge=0)]

@@ -205,6 +205,10 @@ class Text:
             return (inputs == self.eos).int().argmax(1)
         return torch.full_like(inputs[:, 0], inputs.shape[1] - 1 if self.pool == "last" else 0)
 
+    def padded(self, tokens: Tensor, length: int) -> Tensor:
+        """Token ids [N, L] made longer by padding, which is 0; a fixed-length tower's are as long as they can be."""
+        return nn.functional.pad(tokens, (0, length - tokens.shape[1]))
+
     def valid(self, tokens: Tensor) -> Tensor:
         """Which positions [B, L] hold the caption, its start and end tokens included: the rest is padding.
 

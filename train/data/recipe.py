@@ -64,7 +64,7 @@ class Recipe(ABC):
             "image_ids": torch.tensor(images),
             "caption_ids": torch.tensor([_number(one) for one in tokens]),
         }
-        if self.negatives:
+        if len(negatives[0]):
             made = [[0 if one is None else _number(one) for one in of_sample] for of_sample in negatives]
             found["negative_ids"] = torch.tensor(made)
         return found
@@ -73,7 +73,8 @@ class Recipe(ABC):
         self, tokens: Sequence[Any], wrong: Sequence[Any]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Hard negatives [B, K, L'] and which exist [B, K]."""
-        if not self.negatives:
+        kinds = len(wrong[0])
+        if not kinds:
             return None, None
         exist = [one is not None for of_sample in wrong for one in of_sample]
         # Where there is none, the caption itself stands, and does not count.
@@ -82,7 +83,7 @@ class Recipe(ABC):
             for own, of_sample in zip(tokens, wrong, strict=True)
             for one in of_sample
         ]
-        shape = (len(tokens), self.negatives)
+        shape = (len(tokens), kinds)
         return self.pad(flat).view(*shape, -1), torch.tensor(exist).view(shape)
 
     def pad(self, tokens: Sequence[Any]) -> Tensor:

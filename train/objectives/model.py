@@ -1,5 +1,6 @@
 """What the loop and the optimizer see of a model under an objective."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.towers import Text, image_tower, pixel_statistics
+
+MAX_LOGIT_SCALE = math.log(100)
 
 
 class Model(nn.Module, ABC):
@@ -42,6 +45,17 @@ class Model(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keep the factor on the cosine at or below 100."""
+        self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def compile_towers(self) -> None:
+        """torch.compile each block of both towers in place: one compilation for all blocks of a tower."""
+        for tower in (self.text, self.image):
+            for block in tower.blocks:
+                block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
 
     def new_state(self) -> set[str]:
         """Names in the state dict that another run of the objective may start from."""

@@ -20,9 +20,8 @@ from macco.train.objectives.joint.product import export_joint, read_joint, train
 from macco.train.objectives.joint.regions import RegionPlan
 from macco.train.objectives.joint.scorer import joint_scorer
 from macco.train.objectives.joint.settings import JointConfig
+from macco.train.objectives.noise import random_pairs
 from macco.train.objectives.objective import Log, Objective, Opened, Precision, Scoring, Step
-
-WORDS = 14  # of a random caption: tokens, as in COCO
 
 
 class JointObjective(Objective[JointModel, RegionBatch]):
@@ -60,24 +59,20 @@ class JointObjective(Objective[JointModel, RegionBatch]):
         return RegionPlan(self.joint.regions, self.joint.count, self.joint.box_score, model.image.grid)
 
     def random_batch(self, model: JointModel, size: int) -> RegionBatch:
-        random = torch.Generator().manual_seed(0)
-        tokens = torch.randint(1, model.text.vocabulary - 2, (size, WORDS), generator=random)
-        tokens[:, -1] = model.text.vocabulary - 1
+        random, pairs = torch.Generator().manual_seed(0), random_pairs(model, size)
+        tokens: Tensor = pairs["tokens"]
         count = (
             self.joint.count if self.joint.regions == "boxes" else model.image.grid[0] * model.image.grid[1]
         )
         corners = torch.rand(size, count, 2, 2, generator=random).sort(2).values.flatten(2)
         cached = self.joint.tower == "frozen"
-        shape = (size, 0) if cached else (size, 3, model.image_size, model.image_size)
         width = model.region_width()
 
         def noise(*shape: int) -> Tensor | None:
             return torch.randn(*shape, generator=random).half() if cached else None
 
         return RegionBatch(
-            images=torch.randint(0, 256, shape, generator=random, dtype=torch.uint8),
-            tokens=tokens,
-            ids=[f"{row}/0" for row in range(size)],
+            **pairs | ({"images": torch.empty(size, 0, dtype=torch.uint8)} if cached else {}),
             negatives=tokens[:, None].repeat(1, self.joint.offline, 1) if self.joint.offline else None,
             boxes=corners,
             regions=torch.ones(size, count, dtype=torch.bool),

@@ -1,6 +1,5 @@
 """MACCO: a CLIP with mask tokens and two predictors, which exist in training only."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,8 +26,6 @@ from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.model import Model
-
-MAX_LOGIT_SCALE = math.log(100)
 
 
 @dataclass(frozen=True)
@@ -91,19 +88,14 @@ class Macco(Model):
         for parameter in frozen:
             parameter.requires_grad_(False)
 
-    @torch.no_grad()
     def after_step(self) -> None:
-        """Keep the factor on the cosine at or below 100."""
-        self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        self.clamp_scale()
 
     def new_state(self) -> set[str]:
         return super().new_state() - {"margin"}  # it adapts to the run
 
     def compile_blocks(self) -> None:
-        """torch.compile each transformer block in place: one compilation for all blocks of a tower."""
-        for tower in (self.text, self.image):
-            for block in tower.blocks:
-                block.compile(dynamic=tower is self.text)  # captions differ in length from batch to batch
+        self.compile_towers()
 
     def encode(self, batch: MaskedBatch, pixels: Tensor, *, alone: bool = False) -> Encodings:
         """Run the towers on the batch and, as far as the losses ask for it, on its masked twin.

@@ -16,10 +16,11 @@ from macco.train.objectives.macco.examples import reconstruct
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.macco.step import backward
+from macco.train.objectives.noise import random_pairs
 from macco.train.objectives.objective import Example, Log, Objective, Precision, Step
 from macco.train.runs import checkpoint
 
-WORDS, TEXT_MASK, PATCH_MASK = 14, 3, 0.3  # of a random batch: tokens, masked ones, masked share, as in COCO
+TEXT_MASK, PATCH_MASK = 3, 0.3  # of a random batch: masked tokens, masked share of patches, as in COCO
 
 
 class MaccoObjective(Objective[Macco, MaskedBatch]):
@@ -50,22 +51,15 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         )
 
     def random_batch(self, model: Macco, size: int) -> MaskedBatch:
-        random = torch.Generator().manual_seed(0)
-        rows, columns = model.image.grid
-        length = model.text.context if model.text.fixed_length else WORDS
-        tokens = torch.zeros(size, length, dtype=torch.long)
-        words = torch.randint(1, model.text.vocabulary - 2, (size, WORDS - 1), generator=random)
-        tokens[:, : WORDS - 1], tokens[:, WORDS - 1] = words, model.text.vocabulary - 1
-        text_mask = torch.zeros(size, length, dtype=torch.bool)
+        pairs = random_pairs(model, size)
+        tokens: Tensor = pairs["tokens"]
+        text_mask = torch.zeros_like(tokens, dtype=torch.bool)
         text_mask[:, 1 : 1 + TEXT_MASK] = True
-        patch_mask = torch.rand(size, rows * columns, generator=random) < PATCH_MASK
-        sides = (rows * model.image.patch[0], columns * model.image.patch[1])
+        patches = (size, model.image.grid[0] * model.image.grid[1])
         return MaskedBatch(
-            images=torch.randint(0, 256, (size, 3, *sides), generator=random, dtype=torch.uint8),
-            tokens=tokens,
+            **pairs,
             text_mask=text_mask,
-            patch_mask=patch_mask,
-            ids=[str(row) for row in range(size)],
+            patch_mask=torch.rand(*patches, generator=torch.Generator().manual_seed(0)) < PATCH_MASK,
             negatives=tokens[:, None].repeat(1, self.method.negatives, 1) if self.method.negatives else None,
         )
 

@@ -1,0 +1,69 @@
+"""Gradients of one step from micro-batches, with every pair of the whole batch as a negative.
+
+A contrast needs all features at once, but memory holds the graph of one micro-batch. So: features of all
+micro-batches without a graph; the losses across pairs and their gradient with respect to the features; then each
+micro-batch once more with a graph, onto which that gradient is put. The towers hold no randomness, so the
+second pass repeats the first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from macco.train.data.batch import Batch
+from macco.train.objectives.objective import Precision
+
+B = TypeVar("B", bound=Batch)
+E = TypeVar("E")
+Losses = dict[str, Tensor]
+
+
+def backward(
+    batches: Sequence[B],
+    *,
+    encode: Callable[[B], tuple[Tensor, E]],
+    across: Callable[[Tensor], Losses],
+    within: Callable[[B, E], Losses],
+    weighted: Callable[[Losses], Tensor],
+    precision: Precision,
+) -> Losses:
+    """Add the gradients of one step, whose batch is cut into `batches`, to the parameters.
+
+    encode: a micro-batch's features [b, V, D] and whatever else `within` needs of it; across: the losses of all this
+    rank's features, in that order; within: the losses of one micro-batch alone, whose sum over micro-batches is the
+    step's; weighted: losses to their weighted sum. Returns this rank's losses, detached, and "loss". Gradients are
+    this rank's: `ranks.average_gradients` comes after.
+    """
+    device = batches[0].tokens.device
+    if len(batches) == 1:
+        with precision():
+            features, rest = encode(batches[0])
+            with torch.autocast(device.type, enabled=False):
+                losses = across(features)
+            losses |= within(batches[0], rest)
+        losses |= {"loss": weighted(losses)}
+        torch.autograd.backward(losses["loss"])
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    with torch.no_grad(), precision():
+        found = [encode(batch)[0] for batch in batches]
+    cached = torch.cat(found).requires_grad_()
+    with torch.autocast(device.type, enabled=False):
+        losses = across(cached)
+    if losses:
+        torch.autograd.backward(weighted(losses))
+    gradients = None if cached.grad is None else torch.split(cached.grad, [len(batch) for batch in batches])
+    for i, batch in enumerate(batches):
+        with precision():
+            onto, rest = encode(batch)
+            parts = within(batch, rest)
+        total = weighted(parts) if parts else onto.new_zeros(())
+        if gradients is not None:
+            total = total + (onto * gradients[i]).sum()
+        torch.autograd.backward(total)
+        for name, part in parts.items():
+            losses[name] = losses[name] + part if name in losses else part
+        losses = {name: loss.detach() for name, loss in losses.items()}
+    return losses | {"loss": weighted(losses)}

@@ -1,0 +1,1 @@
+"""FSC-CLIP: local and global hard-negative losses, calibrated so that they damage less (Oh et al., EMNLP 2024)."""
