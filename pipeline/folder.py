@@ -126,7 +126,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises UserError where it cannot be written.
     """
     target = os.path.abspath(path)
-    temporary = Path(_beside(target))
+    temporary = Path(_beside(target, "".join(Path(target).suffixes)))  # the ending may say the format
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
@@ -152,8 +152,37 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
 
 
-def _beside(path: str) -> str:
+@contextlib.contextmanager
+def filling(path: str | os.PathLike[str], last: str) -> Iterator[Path]:
+    """An empty folder whose files then take their places in `path`, one by one, the file `last` after all others.
+
+    What tells readers that `path` is whole is to be `last`: it goes before anything else comes. Raises UserError where
+    nothing can be written.
+    """
+    target = Path(path)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = target / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}"
+        try:
+            temporary.mkdir()
+            yield temporary
+            files = sorted(
+                temporary.rglob("*"), key=lambda file: (file.relative_to(temporary) == Path(last), file)
+            )
+            (target / last).unlink(missing_ok=True)
+            for file in files:
+                place = target / file.relative_to(temporary)
+                if file.is_dir():
+                    place.mkdir(exist_ok=True)
+                else:
+                    os.replace(file, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+def _beside(path: str, ending: str = "") -> str:
+    """A temporary name in the same folder. Without an ending of its own no glob over a store's files finds it."""
     folder, name = os.path.split(path)
-    return os.path.join(
-        folder, f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"
-    )  # the ending stays: it says the format
+    return os.path.join(folder, f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:8]}{ending}")

@@ -3,6 +3,7 @@
 Whoever looks at a picture decodes it here: what extraction, training, the cache and an audit see is the same.
 """
 
+import lzma
 import struct
 import tarfile
 import warnings
@@ -11,20 +12,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
+from macco.pipeline.content import HEAD, PARQUET, compression, kind, open_plain
 from macco.pipeline.schema import Status
 from macco.pipeline.urls import open_url
 
 MAX_PIXELS: Final = 100_000_000  # what a crawl is let in with
 ANY_PIXELS: Final = 200_000_000  # for images that are let in already: more than Pillow opens at all
 MAX_SIDE: Final = 30_000  # pixels; JPEG itself ends at 65,535
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright
 _TURNS: dict[object, Transpose] = {
@@ -37,7 +40,17 @@ _TURNS: dict[object, Transpose] = {
     8: Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"RIFF",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"\0\0\0\x0cjP",
+    b"\xffO\xffQ",
+)
 # All that Pillow's parsers raise on damaged files; memory and programming errors pass through.
 _BROKEN = (
     OSError,
@@ -158,9 +171,9 @@ def dhash(image: Image.Image) -> int:
 def read_image_bytes(source: str, member: str | None, offset: int | None, size: int | None) -> bytes:
     """Return the encoded image of a row of `samples`.
 
-    From a range of a tar where `offset` says which, else from a member of a compressed tar (slow: it is
-    read up to there), a cell of a Parquet file, or an image file. Raises OSError, or KeyError where the
-    source no longer holds the image.
+    From a range of a tar where `offset` says which, else, as the source's first bytes tell, from a member of
+    a compressed tar (slow: it is read up to there), a cell of a Parquet file, or an image file. Raises
+    OSError, or KeyError where the source no longer holds the image.
     """
     if offset is not None:
         with open_url(source) as stream:
@@ -169,17 +182,30 @@ def read_image_bytes(source: str, member: str | None, offset: int | None, size: 
         if len(data) != size:
             raise OSError(f"{source} ends before byte {offset} + {size}")
         return data
-    if source.endswith((".tar.gz", ".tgz")):
-        with open_url(source) as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
-            for info in tar:
-                if info.name == member and (file := tar.extractfile(info)) is not None:
-                    return file.read()
-        raise KeyError(f"{source} has no member {member}")
-    if source.endswith(".parquet") and member is not None:
-        column, _, row = member.rpartition("/")
-        return _cell(source, column, int(row))
     with open_url(source) as stream:
-        return stream.read()
+        head = stream.read(HEAD)
+        held = kind(head)
+        if member is None or (held is None and compression(head) is None):
+            return head + stream.read()
+    try:
+        if held == PARQUET:
+            column, _, row = member.rpartition("/")
+            return _cell(source, column, int(row))
+        return _member(source, member)
+    except (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, pa.ArrowException) as error:
+        raise OSError(f"{source} cannot be read: {error}") from error
+
+
+def _member(source: str, member: str) -> bytes:
+    names: dict[str, str] = {"encoding": "utf-8", "errors": "backslashreplace"}  # as they were written down
+    with (
+        open_plain(source) as stream,
+        tarfile.open(fileobj=stream, mode="r|", ignore_zeros=True, **names) as tar,  # type: ignore[call-overload]
+    ):
+        for info in tar:
+            if info.name == member and (file := tar.extractfile(info)) is not None:
+                return cast(bytes, file.read())
+    raise KeyError(f"{source} has no member {member}")
 
 
 @lru_cache(maxsize=2)

@@ -4,7 +4,9 @@ import tempfile
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.pipeline.views import views_sql
 
@@ -33,3 +35,16 @@ def dicts(cursor: duckdb.DuckDBPyConnection, count: int | None = None) -> list[d
     names = [column[0] for column in cursor.description or ()]
     rows = cursor.fetchall() if count is None else cursor.fetchmany(count)
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def query(store: Store, sql: str) -> pa.Table:
+    """The rows of one SQL statement on the store's views: samples, concepts, boxes, concept_boxes, shards.
+
+    Raises UserError for a mistake in the statement.
+    """
+    with connect(store) as connection:
+        try:
+            found = connection.sql(sql)
+            return pa.table({}) if found is None else found.to_arrow_table()  # None: a statement without rows
+        except duckdb.Error as error:
+            raise UserError(f"DuckDB: {error}") from error

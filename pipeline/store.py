@@ -185,3 +185,8 @@ class Store(Folder):
         if not isinstance(value, dict):
             raise UserError(f"{self.url}/{name} holds no JSON object: restore it or delete it")
         return value
+
+
+def open_store(url: str) -> Store:
+    """Open the concept store at a folder or any fsspec URL; raises UserError where there is none."""
+    return Store.open(url)

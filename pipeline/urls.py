@@ -19,14 +19,34 @@ MAX_NAMES: Final = 1_000_000  # of one pattern: a range with too many digits is 
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_EXTENSION = re.compile(r"(\.tar)?\.[^.]+$")
+_EXTENSION = re.compile(r"(\.tar)?\.[^.]+$", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[]")
 _TIMES = ("mtime", "LastModified", "updated", "created")
+_SHARDS = (
+    ".tar",
+    ".tgz",
+    ".gz",
+    ".parquet",
+    ".tsv",
+    ".csv",
+    ".jsonl",
+    ".json",
+)  # as a folder's hint has them
+# fsspec's chains, `first::second`: caches are read through, archives are not looked into.
+_CACHES = ("simplecache", "filecache", "blockcache", "cached")
+_ARCHIVES = ("zip", "tar", "libarchive", "reference", "dir")
 
 
 def is_local(url: str) -> bool:
-    """Tell a plain path from a URL with a protocol."""
-    return "://" not in url and "::" not in url
+    """Tell a plain path, whose name may hold `::`, from a URL with a protocol or a chain of them."""
+    return "://" not in url and _chain(url) is None
+
+
+def _chain(url: str) -> str | None:
+    """The first protocol of a chained URL (`simplecache::s3://...`); None where `::` is part of a name."""
+    first, chained, _ = url.partition("::")
+    protocol = first.partition("://")[0]
+    return protocol if chained and protocol in (*_CACHES, *_ARCHIVES) else None
 
 
 def plain(url: str) -> str:
@@ -53,41 +73,85 @@ def join(root: str, path: str) -> str:
     return f"{root.rstrip('/') if not root.endswith('://') else root}/{path}".replace(":///", "://")
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
+def expand(patterns: Sequence[str], *, folders: bool = False) -> list[str]:
     """Turn names, braces ({00000..00031}, {a,b}) and globs into files that exist, in the order given.
 
-    Raises UserError, naming the pattern and the folder looked in, for a pattern that is malformed or
-    matches nothing, and for a named file that is missing (a missing shard is never passed over).
+    `a::b` is two patterns, as in webdataset, unless a file is called so. With `folders`, a pattern may also
+    name a folder. Raises UserError, naming the pattern and the folder looked in, for a pattern that is
+    malformed or matches nothing, and for a named file that is missing (a missing shard is never passed over).
     """
     found: dict[str, None] = {}
-    for pattern in patterns:
-        name = plain(pattern)
-        if is_local(name) and os.path.isfile(name):  # a file whose own name has brackets
-            found[name] = None
-            continue
-        names = list(itertools.islice(_braces(name, pattern), MAX_NAMES + 1))
-        if len(names) > MAX_NAMES:
-            raise UserError(f"pattern {pattern!r} means more than {MAX_NAMES:,} files; check its range")
-        listed: dict[str, set[str]] = {}
-        for concrete in names:
-            found.update(dict.fromkeys(_matches(concrete, pattern, listed)))
+    for whole in patterns:
+        for pattern in _parts(whole):
+            name = plain(pattern)
+            if is_local(name) and os.path.isfile(name):  # a file whose own name has brackets
+                found[name] = None
+                continue
+            names = list(itertools.islice(_braces(name, pattern), MAX_NAMES + 1))
+            if len(names) > MAX_NAMES:
+                raise UserError(f"pattern {pattern!r} means more than {MAX_NAMES:,} files; check its range")
+            listed: dict[str, set[str]] = {}
+            for concrete in names:
+                if folders and is_folder(concrete):
+                    found[concrete.rstrip("/")] = None
+                else:
+                    found.update(dict.fromkeys(_matches(concrete, pattern, listed)))
     return list(found)
 
 
-def open_url(url: str, mode: str = "rb", *, compression: str | None = None) -> IO[bytes]:
-    """Open a path or URL as a binary stream; `compression` is fsspec's name of a codec ("gzip")."""
-    return cast(IO[bytes], fsspec.open(url, mode, compression=compression).open())
+def _parts(pattern: str) -> list[str]:
+    """The patterns that `a::b` stands for; commands and archives are refused, for half of them would be lost."""
+    if ("::" not in pattern and not pattern.startswith("pipe:")) or os.path.isfile(plain(pattern)):
+        return [pattern]
+    if pattern.startswith("pipe:"):
+        raise UserError(
+            f"{pattern!r} is a command: give the path or URL that it reads, e.g. s3://bucket/0.tar"
+        )
+    protocol = _chain(pattern)
+    if protocol in _ARCHIVES:
+        raise UserError(f"{pattern!r} lies inside an archive ({protocol}): unpack it and give its files")
+    if protocol is not None:
+        return [pattern]
+    parts = pattern.split("::")
+    if not all(parts):
+        raise UserError(f"{pattern!r} has an empty part beside '::'; write 'a.tar::b.tar'")
+    return [part for each in parts for part in _parts(each)]
+
+
+def is_folder(url: str) -> bool:
+    """Tell whether a folder is there. Of URLs only those can be one whose last part has no ending."""
+    if is_local(url):
+        return os.path.isdir(url)
+    if _MAGIC.search(url) or url.startswith("http") or "." in url.rstrip("/").rpartition("/")[2]:
+        return False
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return bool(filesystem.isdir(path))
+    except (ImportError, ValueError, OSError):  # `expand` says why it cannot be looked for
+        return False
+
+
+def listing(url: str) -> list[str]:
+    """Names of all files in a folder and below it, from the folder on, sorted; hidden ones are none."""
+    filesystem, path = _located(url)
+    names = (name.lstrip("/").removeprefix(path.strip("/")).lstrip("/") for name in filesystem.find(path))
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+
+def open_url(url: str) -> IO[bytes]:
+    """Open a path or URL to be read as bytes."""
+    return open(url, "rb") if is_local(url) else cast(IO[bytes], fsspec.open(url).open())
 
 
 def exists(url: str) -> bool:
     """Tell whether a file is there."""
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = _located(url)
     return bool(filesystem.exists(path))
 
 
 def fingerprint(url: str) -> dict[str, Any]:
     """Describe a file's state, ready for JSON: url, size in bytes, mtime and etag where they are known."""
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = _located(url)
     info = filesystem.info(path)
     time = next((info[key] for key in _TIMES if info.get(key) is not None), None)
     etag = info.get("ETag", info.get("etag"))
@@ -97,6 +161,11 @@ def fingerprint(url: str) -> dict[str, Any]:
         "mtime": time.isoformat() if isinstance(time, datetime) else time,
         "etag": None if etag is None else str(etag).strip('"'),
     }
+
+
+def _located(url: str) -> tuple[Any, str]:
+    """The filesystem and the path in it; a local name is never taken apart at `::`."""
+    return (fsspec.filesystem("file"), url) if is_local(url) else fsspec.core.url_to_fs(url)
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:
@@ -128,7 +197,7 @@ def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
         if is_local(name):
             names = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
             if not names and os.path.isdir(name):
-                raise UserError(f"{pattern!r} is a folder; name its files, for example '{name}/*.tar'")
+                raise UserError(f"{pattern!r} is a folder; {_what_to_name(name)}")
         else:
             names = _remote(name, listed)
     except (ImportError, ValueError) as error:  # the protocol's package is missing, or the protocol unknown
@@ -138,6 +207,15 @@ def _matches(name: str, pattern: str, listed: dict[str, set[str]]) -> list[str]:
     if not names:
         raise UserError(f"no file {name!r} (pattern {pattern!r}, looked in {where}); check the path")
     return names
+
+
+def _what_to_name(folder: str) -> str:
+    """What to give instead of a folder: the files that it really holds."""
+    endings = {os.path.splitext(name)[1].lower() for name in os.listdir(folder)}
+    ending = next((known for known in _SHARDS if known in endings), None)
+    if ending is None:
+        return f"it holds no file that can be read as shards ({', '.join(_SHARDS)})"
+    return f"name its files, for example '{folder}/*{ending}'"
 
 
 def _remote(url: str, listed: dict[str, set[str]]) -> list[str]:

@@ -37,8 +37,6 @@ app = console.app("Image-caption shards in, a concept store out; then SQL over i
 @with_options
 def extract(
     out: Out,
-    config: ExtractConfig,
-    run: RunConfig,
     shards: Annotated[
         list[str] | None,
         typer.Option(help="Shards: braces, globs, URLs, e.g. 'cc3m/{00000..00331}.tar'. May be repeated."),
@@ -52,7 +50,11 @@ def extract(
         str | None, typer.Option(help="Name of the corpus in ids. Default: the folder's, or the manifest's.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="auto, webdataset (img2dataset too), table (TSV, CSV), coco or parquet.")
+        str,
+        typer.Option(
+            help="auto (by content), webdataset (img2dataset too), table (TSV, CSV), csv (quoted, whatever the "
+            "separator), parquet, coco, karpathy, json, jsonl or folder (images with .txt beside them)."
+        ),
     ] = "auto",
     caption_field: Annotated[
         list[str] | None,
@@ -64,6 +66,9 @@ def extract(
     rows_per_shard: Annotated[
         int, typer.Option(help="Images in one shard of a table, COCO JSON or Parquet.")
     ] = 1000,
+    *,
+    config: ExtractConfig,
+    run: RunConfig,
 ) -> None:
     """Extract concepts and boxes from image-caption shards into a store.
 
@@ -119,11 +124,12 @@ def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunC
 @with_options
 def retry(
     path: StorePath,
-    compute: Compute,
-    run: RunConfig,
     samples: Annotated[
         bool, typer.Option("--samples", help="Also redo failed samples of committed shards.")
     ] = False,
+    *,
+    compute: Compute,
+    run: RunConfig,
 ) -> None:
     """Try again what failed: the shards that were given up, with --samples failed samples too.
 
@@ -182,11 +188,12 @@ def demo(
 @app.command()
 @with_options
 def parse(
-    parsing: Parsing,
     caption: Annotated[
         list[str] | None, typer.Argument(help="Captions; none: one a line from standard input.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per caption and line.")] = False,
+    *,
+    parsing: Parsing,
 ) -> None:
     """Print the scene graph of captions, aligned under their words."""
     from macco.preprocess.graph.parse import parse_lines

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 START = Path(__file__).parent / "fixtures" / "v0.1" / "start"
 IMAGES, CAPTIONS = 3, 15
-EXTRACTED = ("tar", "tar.gz", "tsv", "csv", "parquet-bytes", "parquet-paths", "coco")
+EXTRACTED = ("tar", "tar.gz", "tsv", "csv", "parquet-bytes", "parquet-paths", "coco", "unnamed", "folder")
 KINDS = (*EXTRACTED, "imported", "compacted")
 BROKEN = "zzz"  # the fourth image; the last of its shard
 
@@ -72,6 +72,7 @@ class Sources:
         with tarfile.open(fileobj=data, mode="w") as archive:
             for key, image, captions in self.rows():
                 (self.folder / "images" / f"{key}.jpg").write_bytes(image)
+                (self.folder / "images" / f"{key}.json").write_text(json.dumps({"captions": captions}))
                 for ending, content in (
                     ("jpg", image),
                     ("json", json.dumps({"captions": captions}).encode()),
@@ -88,6 +89,7 @@ class Sources:
         table = {"image": [row[1] for row in self.rows()], "captions": [row[2] for row in self.rows()]}
         table["key"] = [row[0] for row in self.rows()]
         pq.write_table(pa.table(table), self.folder / "bytes.parquet")
+        pq.write_table(pa.table(table), self.folder / "unnamed")
         paths = table | {"image": [f"{row[0]}.jpg" for row in self.rows()]}
         pq.write_table(pa.table(paths), self.folder / "paths.parquet")
         images = [{"id": n, "file_name": f"{row[0]}.jpg"} for n, row in enumerate(self.rows())]
@@ -108,6 +110,8 @@ class Sources:
             "parquet-bytes": ("bytes.parquet", *in_parquet),
             "parquet-paths": ("paths.parquet", *in_parquet, "--image-root", self.folder / "images"),
             "coco": ("coco.json", "--image-root", self.folder / "images"),
+            "unnamed": ("unnamed", *in_parquet),
+            "folder": ("images", "--format", "folder"),
         }[kind]
         file, *options = found
         alone = ("--workers", 0, "--device", "cpu")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -67,6 +66,13 @@ def test_help_is_everywhere_and_imports_nothing_heavy(name: str) -> None:
             assert re.search(rf"\n\n  Examples?:\n\n(    \S.*\n)*    {name} {command} .*\n", out), out
 
 
+def test_presets_are_listed_and_resolved_without_anything_heavy() -> None:
+    ((_, listed), (_, whole)), imported = call("macco-train", ["presets"], ["presets", "tiny"])
+    assert imported == []
+    assert "paper-vitb32 " in listed
+    assert "batch_size: " in whole
+
+
 @pytest.mark.parametrize(
     ("name", "begun", "whole"), [("macco-prep", "ex", "extract"), ("macco-train", "fr", "freeze-order")]
 )
@@ -100,6 +106,16 @@ def test_a_folder_with_modules_of_the_users_own_changes_nothing(name: str, tmp_p
         assert name in ended.stdout or "tiny" in ended.stdout
 
 
+def interrupted(process: "subprocess.Popen[str]") -> str:
+    """What a process says when it is interrupted at work: again, where an import swallowed the first signal."""
+    for wait in (3, 10, 10, 10):
+        try:
+            return process.communicate(timeout=wait)[1]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=10)[1]
+
+
 def test_ctrl_c_in_a_long_question_exits_130(tmp_path: Path) -> None:
     long = "SELECT count(*) FROM range(1000000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
     store = ROOT / "tests/fixtures/v0.1/store"
@@ -120,10 +136,12 @@ def test_ctrl_c_in_a_long_question_exits_130(tmp_path: Path) -> None:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         signal.signal(signal.SIGINT, before)
-        time.sleep(3)  # into the question; sooner would be as right
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130, errors
+        try:
+            errors = interrupted(process)
+        finally:
+            process.kill()
+        # What ends by the signal itself, as Python may while it imports, has 130 in a shell too.
+        assert process.returncode in (130, -signal.SIGINT), errors
         assert errors.startswith("macco-prep: interrupted")
         assert len(errors.splitlines()) == 1
 

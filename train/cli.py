@@ -87,7 +87,7 @@ def _resolved(
 ) -> Any:
     from macco.train import layers as settings
 
-    layers = [settings.read(begun)] if begun else []
+    layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
     layers += [settings.read(file)] if file else []
     data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}
@@ -230,7 +230,8 @@ def study(
     """
     import os
 
-    from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.pipeline.devices import choose_device
+    from macco.train.distributed.processes import asked_to_stop
     from macco.train.layers import parse, resolve
     from macco.train.study.plan import load_plan
     from macco.train.study.study import Order, Study

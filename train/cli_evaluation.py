@@ -58,6 +58,7 @@ def evaluate(
     """
     import torch
 
+    from macco.pipeline.devices import choose_device
     from macco.train.clip.load import ACTIVATIONS, shipped
     from macco.train.evaluation.classification import TEMPLATES
     from macco.train.evaluation.manifest import MissingDataError
@@ -79,7 +80,9 @@ def evaluate(
     failed = False
     for chosen in [*ACTIVATIONS] if activation == "both" else [activation]:
         torch.manual_seed(seed)
-        scoring = Scoring(device=_device(device), batch_size=batch_size, workers=workers, store=store)
+        scoring = Scoring(
+            device=str(choose_device(device, mps="auto")), batch_size=batch_size, workers=workers, store=store
+        )
         scorer, clip = open_scorer(
             model,
             None if pretrained == "random" else pretrained,
@@ -197,19 +200,6 @@ def _folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from error
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from macco.train.distributed.processes import choose_device
-
-    mps = torch.backends.mps.is_available()
-    if name == "mps" and not mps:
-        raise UserError("device is 'mps', but PyTorch sees none: choose cpu")
-    if name == "mps" or (name == "auto" and mps and not torch.cuda.is_available()):
-        return "mps"
-    return str(choose_device(name))
 
 
 def _say(report: dict[str, Any]) -> None:

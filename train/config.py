@@ -77,6 +77,7 @@ class DataConfig:
     keep: Literal["all", "concept", "box"] = (
         "all"  # samples with any concept, or any box, that masks are made of
     )
+    captions: Literal["all", "one"] = "all"  # one: each image once an epoch, with a caption of its drawn anew
     batch_size: Positive = 256  # pairs of one step, over all ranks
     cache: str = ""  # what macco-prep cache made: images read small
     workers: Count = 4  # processes of each rank
@@ -92,6 +93,8 @@ class OptimizerConfig:
     predictor_lr: Weight = 1e-3  # of predictors and mask tokens, and of a joint encoder
     decay: float = 0.2  # of CLIP's matrices; its gains, biases and scale have none
     predictor_decay: float = 0.01
+    scale_lr: float | None = None  # of CLIP's logit scale; null: CLIP's
+    scale_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6

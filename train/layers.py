@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_yaml
 from macco.train.config import FREE, OBJECTIVES, TrainConfig, groups
 
 PRESETS = Path(__file__).parent / "presets"
@@ -77,15 +78,19 @@ def preset(name: str) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """A YAML file as a layer."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {error}") from error
+    found = read_yaml(path)
     if not isinstance(found, dict | None):
         raise UserError(f"{path} holds no keys: write lines like `seed: 1`")
     return found or {}
+
+
+# What was so before there was a key for it: settings that a run saved by an earlier version does not name.
+FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}}
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The settings that a run saved, as a layer."""
+    return merged(FORMER, read(path))
 
 
 def parse(assignments: Iterable[str]) -> dict[str, Any]:

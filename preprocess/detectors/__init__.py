@@ -10,49 +10,12 @@ A detector is named by a spec:
 Nothing is downloaded: a model that is not here raises a UserError with the command that gets it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from macco.preprocess.detectors.detector import Detections, Detector, Settings
 from macco.preprocess.detectors.locate import locate
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes of one image's phrases, ordered by phrase and falling score."""
-
-    phrase: NDArray[np.int32]  # [N] place in the image's list of phrases
-    boxes: NDArray[np.float32]  # [N, 4] x0, y0, x1, y1 in 0..1 of the image
-    scores: NDArray[np.float32]  # [N] mean probability of the phrase's tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a detector keeps, and how it computes."""
-
-    dtype: str = "fp32"  # fp32 | bf16
-    batch_size: int = 16  # (image, prompt) pairs per pass
-    box_threshold: float = 0.1
-    nms_iou: float = 0.5  # of two boxes of one phrase that overlap more, the worse is dropped
-    max_boxes_per_phrase: int = 20
-
-
-class Detector(Protocol):
-    """A loaded detector."""
-
-    fingerprint: str
-    max_side: int  # pixels; a longer image is made smaller before it is looked at
-
-    def detect(
-        self, images: "Sequence[NDArray[np.uint8] | Image.Image]", phrases: Sequence[Sequence[str]]
-    ) -> list[Detections]:
-        """Boxes of `phrases[i]` in `images[i]` (RGB; arrays are height x width x 3)."""
+__all__ = ["Detections", "Detector", "Settings", "check_detector", "detector_fingerprint", "load_detector"]
 
 
 def check_detector(spec: str) -> None:
@@ -71,10 +34,11 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     `device` is "auto" (CUDA where there is one, else CPU) or a torch device. Raises UserError for a
     missing or unfit model, or a device that is not there.
     """
-    from macco.preprocess.detectors.batched import BatchedDetector, Network, find_device
+    from macco.pipeline.devices import choose_device
+    from macco.preprocess.detectors.batched import BatchedDetector, Network
 
     files = locate(spec)
-    where = find_device(device)
+    where = choose_device(device, mps="asked")
     network: Network
     if files.backend == "groundingdino":
         from macco.preprocess.detectors.original import OriginalNetwork

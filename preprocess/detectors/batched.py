@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from macco.pipeline.errors import UserError
-from macco.preprocess.detectors import Detections, Settings
 from macco.preprocess.detectors.canvas import ImageLike, ImageRule, image_size, stack
+from macco.preprocess.detectors.detector import Detections, Settings
 from macco.preprocess.detectors.prompts import Packed, Packer, Prompt, PromptBatch, phrase_scores, select
 
 
@@ -90,20 +89,6 @@ class BatchedDetector:
             for start in range(0, len(pairs), self.settings.batch_size):
                 batch = pairs[start : start + self.settings.batch_size]
                 yield canvas, [sizes[image] for image, _ in batch], batch
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name, tried with one number; "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {name} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
-        ) from error
-    return device
 
 
 def _detections(slot_of: NDArray[np.int64], parts: list[NDArray[np.float32]]) -> Detections:

@@ -82,8 +82,8 @@ def _line(row: dict[str, Any], boxes: dict[str, list[list[float]]]) -> list[Any]
         phrases[kind].append(phrase)
         if found := [box for end in ends for box in pixels(end)]:
             grounded[phrase] = found
-    single = row["source"].endswith((".tar", ".tar.gz", ".tgz", ".parquet"))
-    path = file_name(row) if single else row["member"] or row["source"]
+    member = row["member"] or row["source"]
+    path = member if row["source"].endswith(member) else file_name(row)  # a file, or part of a tar or Parquet
     lists = [words[OBJECT], words[RELATION], words[ATTRIBUTE], phrases[RELATION], phrases[ATTRIBUTE]]
     return [row["caption"], path, *map(repr, lists), repr([grounded] if grounded else []), "[]", "[]"]
 

@@ -1,13 +1,27 @@
 """Captions to printed scene graphs, for `macco-prep parse`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from macco.pipeline.schema import Concept
+from macco.preprocess.graph.language import EMBEDDED
 from macco.preprocess.graph.refusal import CaptionError, caption_status, text_of
 from macco.preprocess.graph.show import render, to_json
 
 BATCH = 256  # captions parsed together
+
+
+def parse(captions: Sequence[str], *, parser: str = EMBEDDED, rules: str = "repaired") -> list[list[Concept]]:
+    """The concepts of each caption: objects, attributes and relations with their characters.
+
+    parser: the embedded pipeline, or any installed spaCy pipeline; rules: repaired, or SceneGraphParser's original
+    ones. Loads the pipeline at each call: give many captions at once. A caption that cannot be parsed has none.
+    """
+    from macco.preprocess.graph.scene_graphs import SceneGraphs
+
+    readable = [caption if caption_status(caption) is None else "" for caption in captions]
+    return SceneGraphs.load(parser, rules).parse(readable)
 
 
 def parse_lines(captions: Iterable[str | bytes], *, parser: str, rules: str, as_json: bool) -> Iterator[str]:

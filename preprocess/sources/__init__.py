@@ -3,28 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.urls import expand, folder, plain, stem
-from macco.preprocess.sources import tables
+from macco.pipeline.urls import expand, folder, is_folder, plain, stem
+from macco.preprocess.sources.formats import FORMATS, format_of, sources_in, without_sidecars
 from macco.preprocess.sources.manifest import load_manifest
 from macco.preprocess.sources.shard import Shard
 from macco.preprocess.sources.source_image import SourceImage
 
 __all__ = ["FORMATS", "Shard", "SourceImage", "plan", "plan_manifest"]
-
-FORMATS: Final = ("auto", "webdataset", "table", "coco", "parquet")
-
-_BY_NAME = {
-    ".tar": "webdataset",
-    ".tar.gz": "webdataset",
-    ".tgz": "webdataset",
-    ".tsv": "table",
-    ".csv": "table",
-    ".json": "coco",
-    ".parquet": "parquet",
-}
 
 
 def plan(
@@ -38,7 +25,9 @@ def plan(
     image_root: str | None = None,
     rows_per_shard: int = 1000,
 ) -> list[Shard]:
-    """Name the shards of some files, in order. Tars are not opened; tables are read, to be counted.
+    """Name the shards of some files or folders, in order.
+
+    Of tars the first bytes are read at most; tables are read, to be counted.
 
     `dataset` defaults to the name of each file's folder. Raises UserError for patterns that match
     nothing, unknown formats, missing columns, unreadable tables and shard names that collide.
@@ -80,18 +69,23 @@ def _files(
 ) -> list[Shard]:
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    found = [
+        source
+        for url in expand(patterns, folders=True)
+        for source in (sources_in(url, format) if is_folder(url) else [url])
+    ]
     return [
         Shard(
-            dataset=dataset or folder(url).rpartition("/")[2] or "data",
-            name=stem(url),
+            dataset=dataset or (url if is_folder(url) else folder(url)).rpartition("/")[2] or "data",
+            name=url.rpartition("/")[2] if is_folder(url) else stem(url),
             url=url,
-            format=_format(url) if format == "auto" else format,
+            format=format_of(url, format),
             captions=(captions,) if isinstance(captions, str) else tuple(captions or ()),
             image=image,
             key=key,
             image_root=None if image_root is None else plain(image_root),
         )
-        for url in expand(patterns)
+        for url in without_sidecars(found)
     ]
 
 
@@ -99,13 +93,6 @@ def _shards(files: list[Shard], rows: int) -> list[Shard]:
     if rows < 1:
         raise UserError(f"rows per shard is {rows}: it is at least 1")
     return [part for file in _named(files) for part in _split(file, rows)]
-
-
-def _format(url: str) -> str:
-    for ending, name in _BY_NAME.items():
-        if url.lower().endswith(ending):
-            return name
-    raise UserError(f"cannot tell the format of {url!r} by its name: give one of {', '.join(FORMATS[1:])}")
 
 
 def _named(files: list[Shard]) -> list[Shard]:
@@ -133,6 +120,6 @@ def _split(file: Shard, rows: int) -> Iterator[Shard]:
     if file.format == "webdataset":
         yield file
         return
-    count = tables.count(file.table())
+    count = file.count()
     for number, start in enumerate(range(0, max(count, 1), rows)):
         yield replace(file, name=f"{file.name}-{number:05}", start=start, stop=min(start + rows, count))

@@ -4,12 +4,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_model
+from macco.preprocess.sources.formats import Format
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests"
 
@@ -57,7 +58,7 @@ class Manifest(_Strict):
     citation: Text
     get: Text  # how to get it, for a person with a shell
     root_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-    format: Literal["auto", "webdataset", "table", "coco", "parquet"]
+    format: Format
     shards: Annotated[list[ShardSet], Field(min_length=1)]
     fields: Fields = Fields()
     notes: str = ""
@@ -106,15 +107,7 @@ def load_manifest(path_or_name: str) -> Manifest:
                 f"no manifest is called {path_or_name!r}; there are {_known()}, or give a .yaml file"
             )
         path = found
-    try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first, *more = error.errors()
-        field = ".".join(map(str, first["loc"])) or "(the whole file)"
-        others = f" (and {len(more)} more)" if more else ""
-        raise UserError(f"{path.name}: field {field!r}: {first['msg']}{others}") from error
+    return read_model(path, Manifest)
 
 
 def _known() -> str:

@@ -1,16 +1,17 @@
-"""The unit of work: a tar, or some images of a table."""
+"""The unit of work: a tar, or some images of a table or a folder."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from macco.preprocess.sources import tables, tar
+from macco.preprocess.sources import image_folder, tables, tar
+from macco.preprocess.sources.index import Table
 from macco.preprocess.sources.source_image import SourceImage
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of work: a tar, or the images [start, stop) of a table. Small: it travels to workers."""
+    """The unit of work: a tar, or the images [start, stop) of a table or folder. Small: it travels to workers."""
 
     dataset: str
     name: str  # unique within the dataset; a file name
@@ -43,8 +44,14 @@ class Shard:
         """Yield a SourceImage for each image, and for each thing that should have been one."""
         if self.format == "webdataset":
             return tar.read(self.url, self.captions, self.image)
+        if self.format == "folder":
+            return image_folder.read(self.url, self.captions, self.start, self.stop)
         return tables.read(self.table(), self.start, self.stop)
 
-    def table(self) -> tables.Table:
+    def count(self) -> int:
+        """How many images there are in the whole table or folder, with the rows that belong to none."""
+        return image_folder.count(self.url) if self.format == "folder" else tables.count(self.table())
+
+    def table(self) -> Table:
         """The whole table that this is a part of."""
-        return tables.Table(self.url, self.format, self.captions, self.image, self.key, self.image_root)
+        return Table(self.url, self.format, self.captions, self.image, self.key, self.image_root)

@@ -8,7 +8,27 @@ from macco.pipeline.schema import OK, Status
 from macco.preprocess.graph.refusal import CaptionError
 
 MAX_BYTES: Final = 256 * 2**20  # of one image or text; anything larger is a mistake or an attack
-IMAGE: Final = ("jpg", "jpeg", "png", "webp")
+# Endings of images, lower case, in order of preference; the last are seen and refused by name, not overlooked.
+IMAGE: Final = (
+    *(
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "jfif",
+        "jpe",
+        "gif",
+        "bmp",
+        "tif",
+        "tiff",
+        "avif",
+        "jp2",
+        "j2k",
+        "ppm",
+        "pgm",
+    ),
+    *("heic", "heif", "jxl", "svg", "ico", "tga", "psd", "dib"),
+)
 
 
 @dataclass(frozen=True, slots=True)

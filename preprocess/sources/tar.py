@@ -1,11 +1,12 @@
 """webdataset and img2dataset tars, read as a stream, one sample in memory at a time."""
 
-import gzip
 import json
+import lzma
+import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from macco.pipeline.content import HEAD, compression, open_plain
 from macco.pipeline.schema import OK, Status
 from macco.pipeline.urls import exists, folder, join, open_url, stem
 from macco.preprocess.graph.refusal import CaptionError, captions_of
@@ -23,8 +25,9 @@ MAX_HEADER: Final = 2**20  # bytes of an extended header: it holds a long name, 
 _SAMPLE = re.compile(r"(?:\./)*((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)  # key, all after the first dot
 _PAX = re.compile(rb"(\d{1,9}) ([^=]+)=")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_OTHERS = (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE)  # headers about the next member that we need not know
+_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+_MAX_LINKS = 40  # from link to link: as many as Linux follows
 _EMPTY = (
     tarfile.LNKTYPE,
     tarfile.SYMTYPE,
@@ -47,12 +50,14 @@ class Member:
     offset: int  # of its first byte, in the uncompressed tar
     size: int
     data: bytes | None
+    target: str | None = None  # name of the member that a link points to
 
 
 @dataclass(slots=True)
 class _Sample:
     key: str
     members: dict[str, Member] = field(default_factory=dict)  # by extension, lower case
+    dead: list[str] = field(default_factory=list)  # links, in words, that lead to nothing in the tar
 
 
 def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[SourceImage]:
@@ -64,11 +69,12 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
     not download come last.
     """
     kinds = tuple(image.lower().split(";")) if image else IMAGE
-    compressed = url.endswith(("gz", "tgz"))
+    with open_url(url) as stream:
+        compressed = compression(stream.read(HEAD)) is not None
     seen: set[str] = set()
     damage = None
     try:
-        for sample in _samples(url, kinds, "gzip" if compressed else None):
+        for sample in _samples(url, kinds, compressed):
             item = _item(sample, url, captions, kinds)
             if compressed:
                 item = replace(item, offset=None)
@@ -97,23 +103,31 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
 
 
 def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield the regular files of a tar; raise TarDamageError where it is cut or corrupt.
+    """Yield the regular files and the links of a tar; raise TarDamageError where it is cut or corrupt.
 
+    What follows an end mark is read, too: tars are put together with `cat`.
     Only members whose name is `wanted` and whose size is at most MAX_BYTES are read into memory.
     The tarfile module is not enough here: it takes a corrupt header in the middle for a good end.
     """
     position = 0
+    ended = False  # an end mark has been read
     name: str | None = None  # from an extended header, for the next member
+    link: str | None = None
     size: int | None = None
 
-    def take(count: int) -> bytes:
+    def some(count: int) -> bytes:
         nonlocal position
         try:
             data = stream.read(count)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's or the network's
             raise TarDamageError(f"the compressed data breaks near byte {position} ({error})") from error
         position += len(data)
-        if len(data) < count:
+        return data
+
+    def take(count: int) -> bytes:
+        if len(data := some(count)) < count:
             raise TarDamageError(f"the tar ends early, at byte {position}")
         return data
 
@@ -123,13 +137,18 @@ def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member
 
     while True:
         start = position
-        block = take(tarfile.BLOCKSIZE)
+        block = some(tarfile.BLOCKSIZE) if ended else take(tarfile.BLOCKSIZE)
         if not any(block):
-            return
+            if len(block) < tarfile.BLOCKSIZE:
+                return
+            ended = True
+            continue
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
         except (tarfile.HeaderError, ValueError) as error:
-            raise TarDamageError(f"no tar header at byte {start} ({error})") from error
+            what = "something follows the tar's end that is no tar" if ended else "no tar header"
+            raise TarDamageError(f"{what} at byte {start} ({error})") from error
+        ended = False
         if info.type in _EXTENDED:
             if not 0 <= info.size <= MAX_HEADER:
                 raise TarDamageError(f"a header of {info.size} bytes at byte {start}")
@@ -137,10 +156,14 @@ def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member
             skip(-info.size % tarfile.BLOCKSIZE)
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 name = extended.split(b"\0")[0].decode("utf-8", "backslashreplace")
+            elif info.type == tarfile.GNUTYPE_LONGLINK:
+                link = extended.split(b"\0")[0].decode("utf-8", "backslashreplace")
             else:
                 records = _pax_records(extended)
                 if b"path" in records:
                     name = records[b"path"].decode("utf-8", "backslashreplace")
+                if b"linkpath" in records:
+                    link = records[b"linkpath"].decode("utf-8", "backslashreplace")
                 if (digits := records.get(b"size", b"")).isdigit() and len(digits) < 20:
                     size = int(digits)
             continue
@@ -154,9 +177,14 @@ def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member
                 member.data = take(length)
                 length = 0
             yield member  # before the padding: what is cut there loses nothing
+        elif info.type in _LINKS:
+            own, target = name or info.name, link or info.linkname
+            if info.type == tarfile.SYMTYPE:  # starts from where it lies
+                target = posixpath.join(posixpath.dirname(own), target)
+            yield Member(own, position, 0, None, target)
         skip(length + padding)
-        if info.type not in _OTHERS:
-            name = size = None
+        if info.type != tarfile.XGLTYPE:  # of the whole tar: nothing that we need to know
+            name = link = size = None
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes]:
@@ -167,31 +195,76 @@ def _pax_records(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _samples(url: str, kinds: tuple[str, ...], compression: str | None) -> Iterator[_Sample]:
+class _Links:
+    """What links point to: all names of a tar, read once more when the first link is met."""
+
+    def __init__(self, url: str, compressed: bool) -> None:
+        self._url, self._compressed = url, compressed
+        self._found: dict[str, Member] | None = None
+
+    def follow(self, link: Member) -> Member | str:
+        """The member that a link leads to, with its bytes, or why there is none."""
+        if self._found is None:
+            self._found = self._names()
+        one: Member | None = link
+        for _ in range(_MAX_LINKS):
+            if one is None or one.target is None:
+                break
+            one = self._found.get(posixpath.normpath(one.target))
+        if one is None or one.target is not None:
+            return f"{link.name!r} links to {link.target!r}, which is not in the tar"
+        if self._compressed:
+            return f"{link.name!r} is a link inside a compressed tar: decompress the tar to have it read"
+        if one.size > MAX_BYTES:
+            return one
+        with open_url(self._url) as stream:
+            stream.seek(one.offset)
+            return replace(one, data=stream.read(one.size))
+
+    def _names(self) -> dict[str, Member]:
+        found: dict[str, Member] = {}
+        try:
+            with open_plain(self._url) as stream:
+                for member in members(stream, lambda name: False):
+                    found.setdefault(posixpath.normpath(member.name), member)
+        except TarDamageError:
+            pass  # `read` says so
+        return found
+
+
+def _samples(url: str, kinds: tuple[str, ...], compressed: bool) -> Iterator[_Sample]:
     extensions = {*kinds, "txt", "json"}
+    links = _Links(url, compressed)
 
     def wanted(name: str) -> bool:
         match = _SAMPLE.fullmatch(name)
         return match is not None and match[2].lower() in extensions
 
     sample: _Sample | None = None
-    with open_url(url, compression=compression) as stream:
+    with open_plain(url) as stream:
         try:
             for member in members(stream, wanted):
                 match = _SAMPLE.fullmatch(member.name)
                 if match is None:  # hidden files and files without extension are no samples
                     continue
                 key, extension = match[1], match[2].lower()
+                if member.target is not None and extension not in extensions:
+                    continue
                 if sample is not None and (sample.key != key or extension in sample.members):
-                    yield sample
+                    if sample.members:
+                        yield sample
                     sample = None
                 sample = sample or _Sample(key)
-                sample.members[extension] = member
+                one = links.follow(member) if member.target is not None else member
+                if isinstance(one, str):
+                    sample.dead.append(one)
+                else:
+                    sample.members[extension] = one
         except TarDamageError:
             if sample and sample.members.keys() & set(kinds) and sample.members.keys() & {"txt", "json"}:
                 yield sample
             raise
-        if sample is not None:
+        if sample is not None and sample.members:
             yield sample
 
 
@@ -199,7 +272,7 @@ def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, .
     found = sample.members
     picture = next((found[kind] for kind in kinds if kind in found), None)
     texts = [found[kind] for kind in ("txt", "json") if kind in found]
-    captions, status, error = _captions(found, names)
+    captions, status, error = read_captions(found, names)
     huge = next((one for one in (picture, *texts) if one and one.size > MAX_BYTES), None)
     unsafe = next(
         (one.name for one in found.values() if one.name[0] == "/" or ".." in one.name.split("/")), None
@@ -212,7 +285,8 @@ def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, .
             f"{huge.name!r} has {huge.size} bytes; the limit is {MAX_BYTES}",
         )
     elif picture is None:
-        status, error = Status.MISSING_IMAGE, f"no {'/'.join(kinds)} among {', '.join(found)}"
+        words = "; ".join([f"no image ({'/'.join(kinds[:4])}...) among {', '.join(found)}", *sample.dead])
+        status, error = Status.MISSING_IMAGE, words
     image = picture.data if picture is not None and unsafe is None else None
     if picture is None:
         return SourceImage(sample.key, captions, None, url, status=status, error=error)
@@ -221,9 +295,10 @@ def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, .
     )
 
 
-def _captions(
-    found: dict[str, Member], names: tuple[str, ...]
+def read_captions(
+    found: Mapping[str, Member], names: tuple[str, ...]
 ) -> tuple[tuple[str | CaptionError, ...], Status, str | None]:
+    """Return the captions of a sample's files, by extension, and what is wrong with the sample, in words."""
     text = found["txt"].data if "txt" in found else None
     fields: Any = {}
     status: Status = OK
@@ -260,7 +335,7 @@ def _unused(key: str, seen: set[str]) -> str:
 def _sidecar(url: str) -> tuple[int | None, list[dict[str, Any]]]:
     """Return the number of downloaded samples and the failed rows, as img2dataset wrote them down."""
     beside = join(folder(url), stem(url))
-    if exists(f"{beside}.parquet"):
+    if url != f"{beside}.parquet" and exists(f"{beside}.parquet"):
         with open_url(f"{beside}.parquet") as stream:
             try:
                 names = pq.read_schema(stream).names

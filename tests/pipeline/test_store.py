@@ -105,6 +105,7 @@ def test_a_write_that_dies_leaves_the_old_file_and_its_rubbish_is_swept(tmp_path
     assert done.returncode == -9
     assert Path(url, "store.json").read_bytes() == before
     assert any(name.startswith(".tmp-") for name in os.listdir(url))
+    assert not [name for name in os.listdir(url) if name.startswith(".tmp-") and name.endswith(".json")]
     del store._lock
     Store.create(url, SETTINGS)
     assert not any(name.startswith(".tmp-") for name in os.listdir(url))

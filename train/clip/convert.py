@@ -33,7 +33,7 @@ def read_state(path: Path) -> State:
 def public_names(state: Mapping[str, Tensor]) -> State:
     """The public code's parameter names to Macco's; a plain CLIP's names get their prefix.
 
-    The public code keeps a second logit scale outside its CLIP, and trains that one: it wins.
+    The public code names one logit scale twice, in its CLIP and outside: the same parameter, so either will do.
     """
     renamed: State = {}
     for name, value in state.items():

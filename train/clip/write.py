@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import filling
 from macco.train.clip.convert import clip_config
 from macco.train.clip.towers import pixel_statistics
 
+CONFIG = "open_clip_config.json"
 FORMATS = ("open_clip", "hf")
 CLIP_VOCABULARY = 49408  # of OpenAI's byte-pair encoding
 
@@ -25,12 +27,13 @@ def write_clip(
     """Write a CLIP in one of FORMATS, with its tokenizer where that is one of Hugging Face's."""
     if format not in FORMATS:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
-    if format == "hf":
-        export_hugging_face(clip, out)
-    else:
-        export_open_clip(clip, out, config)
-    if isinstance(tokenizer, HFTokenizer):  # open_clip looks for it in the folder
-        tokenizer.save_pretrained(str(out))
+    with filling(out, "config.json" if format == "hf" else CONFIG) as folder:
+        if format == "hf":
+            export_hugging_face(clip, folder)
+        else:
+            export_open_clip(clip, folder, config)
+        if isinstance(tokenizer, HFTokenizer):  # open_clip looks for it in the folder
+            tokenizer.save_pretrained(str(folder))
 
 
 def uses_quick_gelu(clip: nn.Module) -> bool:
@@ -53,7 +56,7 @@ def export_open_clip(clip: nn.Module, folder: Path, config: dict[str, Any] | Non
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_contiguous(clip.state_dict()), folder / "open_clip_model.safetensors")
     text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
-    (folder / "open_clip_config.json").write_text(text)
+    (folder / CONFIG).write_text(text)
 
 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:

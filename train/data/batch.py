@@ -21,6 +21,10 @@ class Batch:
     ids: list[str]  # B sample ids
     negatives: Tensor | None = None  # [B, K, L'] int64: hard negative captions
     negative_valid: Tensor | None = None  # [B, K] bool: which of them exist
+    # [B], [B], [B, K] int64: equal where images are, or captions; None: all differ (see losses.pairs)
+    image_ids: Tensor | None = None
+    caption_ids: Tensor | None = None
+    negative_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.negatives is not None and self.negative_valid is None:

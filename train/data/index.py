@@ -31,9 +31,10 @@ _NAMES: Final[dict[Level, str]] = {
 
 @dataclass(frozen=True)
 class Index:
-    """The selected rows. A piece is at most PIECE successive rows of a shard; pieces in store order.
+    """The selected rows. A piece is about PIECE successive rows of a shard; pieces in store order.
 
-    Sample i of the set is the i-th selected row, pieces and rows in order.
+    Sample i of the set is the i-th selected row, pieces and rows in order; with `heads` it is the i-th image, of whose
+    selected rows each epoch shows one.
     """
 
     shards: tuple[str, ...]
@@ -44,30 +45,56 @@ class Index:
     first_row: NDArray[np.int32]  # [pieces]: its first row's number in the shard
     starts: NDArray[np.int64]  # [pieces + 1]: sample number of its first selected row
     fingerprint: str
+    heads: NDArray[np.uint8] | None = None  # one bit for each row: the first selected one of its image
 
     def __len__(self) -> int:
         """Number of samples."""
         return int(self.starts[-1])
 
-    def rows(self, piece: int) -> NDArray[np.int32]:
-        """Row numbers, within its shard, of the selected rows of a piece."""
-        first = int(self.first_bit[piece])
-        last = (
-            int(self.first_bit[piece + 1]) if piece + 1 < len(self.first_bit) else 8 * len(self.bits)
-        )  # padded with 0
-        bits = np.unpackbits(self.bits[first // 8 : -(-last // 8)])[first % 8 :][: last - first]
-        rows: NDArray[np.int32] = np.flatnonzero(bits).astype(np.int32) + self.first_row[piece]
+    def rows(self, piece: int, seed: int, epoch: int) -> NDArray[np.int32]:
+        """Row numbers, within its shard, of the samples of a piece in an epoch."""
+        rows: NDArray[np.int32] = np.flatnonzero(self._bits(self.bits, piece)).astype(np.int32)
+        if self.heads is not None:
+            heads = np.flatnonzero(self._bits(self.heads, piece))
+            starts = np.searchsorted(rows, heads)
+            counts = np.diff(starts, append=len(rows))
+            # Whole numbers below 2^31, not shares of 1: exact for any count.
+            drawn = np.random.default_rng((seed, epoch, 2, piece)).integers(2**31, size=len(heads))
+            rows = rows[starts + drawn % counts]
+        rows += self.first_row[piece]
         return rows
 
+    def _bits(self, packed: NDArray[np.uint8], piece: int) -> NDArray[np.uint8]:
+        first = int(self.first_bit[piece])
+        last = int(self.first_bit[piece + 1]) if piece + 1 < len(self.first_bit) else self.size
+        bits: NDArray[np.uint8] = np.unpackbits(packed[first // 8 : -(-last // 8)])[first % 8 :][
+            : last - first
+        ]
+        return bits
 
-def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Index:
-    """Resolve a selection, logging what each clause leaves. Raises UserError if no sample is left."""
+    @property
+    def size(self) -> int:
+        """Rows of the store's shards, selected or not."""
+        return 8 * len(self.bits)  # padded with 0
+
+
+def build(
+    store: Store, selection: Selection, log: Callable[[str], None], *, one_caption: bool = False
+) -> Index:
+    """Resolve a selection, logging what each clause leaves.
+
+    one_caption: samples are images, and each epoch has one caption of each. Captions of an image are those that
+    follow each other in a shard, as extraction writes them.
+
+    Raises UserError if no sample is left.
+    """
     with connect(store, views=False, memory="2GB") as connection:
         shards, files, sizes = _shards(store, connection)
         begins = np.concatenate([[0], np.cumsum(sizes)])
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}
         connection.register("_shards", pa.table(numbers))
         selected = np.zeros(begins[-1], np.bool_)
+        images = np.zeros(begins[-1], np.bool_) if one_caption else None  # the first row of each
         counts = {level: np.zeros(len(selection.at(level)) + 1, np.int64) for level in LEVELS}
         try:
             for part in _parts(files, sizes):
@@ -84,6 +111,8 @@ def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Ind
                 rows = selection.relation(level, wanted, part, store.url)
                 sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
                 selected[connection.execute(sql).fetchnumpy()["place"]] = True
+                if images is not None:
+                    images[connection.execute(_IMAGES.format(samples=samples)).fetchnumpy()["place"]] = True
         except duckdb.Error as error:
             raise UserError(f"--where: DuckDB: {str(error).splitlines()[0]}") from error
     for level in LEVELS:
@@ -96,9 +125,27 @@ def build(store: Store, selection: Selection, log: Callable[[str], None]) -> Ind
         f"training set: {total:,} samples"
         + (f" (keep = {selection.keep})" if selection.keep != "all" else "")
     )
+    heads = None if images is None else _heads(selected, images)
+    if heads is not None:
+        log(f"  of {int(heads.sum()):,} images: one caption of each in an epoch")
     if not total:
         raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
-    return _pieces(shards, files, sizes, selected, repr(selection))
+    return _pieces(shards, files, sizes, selected, heads, repr(selection))
+
+
+# The rows at which another image begins.
+_IMAGES: Final = """
+    SELECT "first" + row AS place FROM ({samples}) JOIN _shards USING (shard)
+    QUALIFY lag(key) OVER (PARTITION BY shard ORDER BY row) IS DISTINCT FROM key"""
+
+
+def _heads(selected: NDArray[np.bool_], images: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The first selected row of each image that has any."""
+    places = np.flatnonzero(selected)
+    image = np.cumsum(images, dtype=np.int64)[places]
+    heads = np.zeros_like(selected)
+    heads[places[np.diff(image, prepend=-1) > 0]] = True
+    return heads
 
 
 def _shards(
@@ -131,23 +178,38 @@ def _counts(clauses: list[str]) -> str:
 
 
 def _pieces(
-    shards: list[str], files: list[str], sizes: NDArray[np.int64], selected: NDArray[np.bool_], selection: str
+    shards: list[str],
+    files: list[str],
+    sizes: NDArray[np.int64],
+    selected: NDArray[np.bool_],
+    heads: NDArray[np.bool_] | None,
+    selection: str,
 ) -> Index:
     per_shard = -(-sizes // PIECE)
     shard = np.repeat(np.arange(len(shards)), per_shard)
     begins = np.concatenate([[0], np.cumsum(sizes)])
     within = np.arange(len(shard)) - np.repeat(np.cumsum(per_shard) - per_shard, per_shard)
     first_bit = begins[shard] + within * PIECE
-    counts = np.add.reduceat(selected, first_bit, dtype=np.int64)
+    if heads is not None:  # an image lies in one piece: each begins where an image does
+        places = np.append(np.flatnonzero(heads), len(heads))
+        moved = np.where(within > 0, places[np.searchsorted(places, first_bit)], first_bit)
+        first_bit, which = np.unique(
+            np.where(moved < begins[shard + 1], moved, begins[shard]), return_index=True
+        )
+        shard = shard[which]
+    first_row = first_bit - begins[shard]
+    counted = selected if heads is None else heads
+    counts = np.add.reduceat(counted, first_bit, dtype=np.int64)
     bits = np.packbits(selected)
-    print_ = hashlib.sha256(repr((shards, sizes.tolist(), selection)).encode() + bits.tobytes())
+    known = repr((shards, sizes.tolist(), selection) + (() if heads is None else ("one caption",)))
     return Index(
         tuple(shards),
         tuple(files),
         bits,
         first_bit,
         shard.astype(np.int32),
-        (within * PIECE).astype(np.int32),
+        first_row.astype(np.int32),
         np.concatenate([[0], np.cumsum(counts)]),
-        print_.hexdigest()[:16],
+        hashlib.sha256(known.encode() + bits.tobytes()).hexdigest()[:16],
+        None if heads is None else np.packbits(heads),
     )

@@ -85,7 +85,8 @@ def open_loader(
         raise UserError(
             f"{data.store} has no hard negatives: make them with: macco-train negatives {data.store}"
         )
-    index = build(store, selection, log if rank == 0 else lambda line: None)
+    say = log if rank == 0 else lambda line: None
+    index = build(store, selection, say, one_caption=data.captions == "one")
     plan = LoaderPlan(
         data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
     )  # fmt: skip
@@ -122,7 +123,7 @@ class Samples:
         def rows(epoch: int, number: int) -> tuple[Rows, NDArray[np.int64]]:
             """The rows of a window of an epoch, and where those of each of its pieces end."""
             pieces = order(epoch).window(number).pieces
-            return fetch(pieces.tolist()), np.cumsum(np.diff(index.starts)[pieces])
+            return fetch(pieces.tolist(), plan.seed, epoch), np.cumsum(np.diff(index.starts)[pieces])
 
         self._index, self._order, self._rows = index, order, rows
         self._first = plan.rank * plan.steps * plan.share

@@ -1,5 +1,6 @@
 """What a sample of the store becomes in a batch: image and caption here, more under an objective."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,19 @@ class Recipe(ABC):
         """Token ids of the sample's hard negatives, None where there is none."""
         return [None if caption is None else self.tokenize(caption).ids for caption in sample.negatives]
 
+    def pair_ids(
+        self, images: Sequence[int], tokens: Sequence[Any], negatives: Sequence[Any]
+    ) -> dict[str, Any]:
+        """The ids of a batch's images, captions and hard negatives, by the batch's names for them."""
+        found: dict[str, Any] = {
+            "image_ids": torch.tensor(images),
+            "caption_ids": torch.tensor([_number(one) for one in tokens]),
+        }
+        if self.negatives:
+            made = [[0 if one is None else _number(one) for one in of_sample] for of_sample in negatives]
+            found["negative_ids"] = torch.tensor(made)
+        return found
+
     def pad_negatives(
         self, tokens: Sequence[Any], wrong: Sequence[Any]
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -73,3 +87,8 @@ class Recipe(ABC):
         for row, one in enumerate(tokens):
             padded[row, : len(one)] = torch.from_numpy(one)
         return padded
+
+
+def _number(tokens: Any) -> int:
+    """A number for a caption's token ids: captions that the model cannot tell apart have one."""
+    return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), signed=True)

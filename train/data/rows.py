@@ -25,6 +25,9 @@ NEGATIVES = "negatives"
 NEGATIVE_KINDS = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
 _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
 
+# A number for where an image lies: captions of one image have one.
+_IMAGE = '(hash(s.source, s.member, s."offset") >> 1)::BIGINT'
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -33,6 +36,7 @@ class Sample:
     id: str
     shard: str
     caption: str
+    image: int  # equal for captions of one image
     source: str
     member: str | None
     offset: int | None
@@ -70,7 +74,7 @@ class Rows:
             self._region_starts = np.searchsorted(regions["slot"], slots)
 
     def __getitem__(self, slot: int) -> Sample:
-        names = ("id", "shard", "caption", "source", "member", "offset", "size")
+        names = ("id", "shard", "caption", "image", "source", "member", "offset", "size")
         values = {name: self._samples[name][slot].as_py() for name in names}
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
         first, last = self._region_starts[slot : slot + 2]
@@ -111,9 +115,9 @@ class Fetch:
         self._cached = self._cache.shards() if self._cache is not None else set()
         self._connection = connect(self._store, views=False, memory="400MB", threads=1)
 
-    def __call__(self, pieces: Sequence[int]) -> Rows:
-        """Fetch the selected samples of some pieces."""
-        rows = [self._index.rows(piece) for piece in pieces]
+    def __call__(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:
+        """Fetch the samples of some pieces in an epoch."""
+        rows = [self._index.rows(piece, seed, epoch) for piece in pieces]
         shards = [self._index.shards[self._index.shard[piece]] for piece in pieces]
         which = pa.DictionaryArray.from_arrays(
             np.repeat(np.arange(len(pieces), dtype=np.int32), [len(r) for r in rows]),
@@ -178,9 +182,13 @@ class Fetch:
         """SQL of the samples with where their images lie: in the cache, if they are there."""
         cached = sorted(set(shards) & self._cached)
         if self._cache is None or not cached:
-            return 'SELECT sample_id AS id, shard, caption, source, member, "offset", size FROM _samples'
+            return (
+                f'SELECT sample_id AS id, shard, caption, {_IMAGE} AS image, source, member, "offset", size '
+                "FROM _samples s"
+            )
         return (
-            "SELECT s.sample_id AS id, s.shard, s.caption, coalesce(c.file, s.source) AS source, s.member, "
+            f"SELECT s.sample_id AS id, s.shard, s.caption, {_IMAGE} AS image, "
+            "coalesce(c.file, s.source) AS source, s.member, "
             'coalesce(c.at, s."offset") AS "offset", coalesce(c.bytes, s.size) AS size '
             f"FROM _samples s LEFT JOIN {self._cache.sql(cached)} c "
             # Only what was made from this very image: a store may have been extracted anew.

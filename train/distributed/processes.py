@@ -9,27 +9,6 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from macco.pipeline.errors import UserError
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is any; under torchrun each process takes its own GPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device is {name!r}: choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device is {name!r}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device is {name!r}, but PyTorch sees no GPU: choose cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there is no GPU {device.index}: PyTorch sees {torch.cuda.device_count()}")
-    return device
-
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:

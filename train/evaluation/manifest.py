@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_model, read_yaml
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests" / "benchmarks"
 IMAGES: Final = "_images"  # the one file that describes image collections, which benchmarks share
@@ -64,16 +64,12 @@ def load_benchmark_manifest(name: str) -> BenchmarkManifest:
     path = FOLDER / f"{name}.yaml"
     if name == IMAGES or not path.is_file():
         raise UserError(f"no benchmark is called {name!r}; there are {', '.join(known_benchmarks())}")
-    try:
-        return BenchmarkManifest.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path.name}: field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return read_model(path, BenchmarkManifest)
 
 
 def collections() -> dict[str, Collection]:
     """All image collections by name."""
-    described = yaml.safe_load((FOLDER / f"{IMAGES}.yaml").read_text("utf-8"))
+    described = read_yaml(FOLDER / f"{IMAGES}.yaml")
     return {name: Collection.model_validate(entry) for name, entry in described.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from macco.pipeline.devices import choose_device
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.store import Store
@@ -18,7 +19,7 @@ from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
 from macco.train.data.loader import Loader, open_loader
 from macco.train.distributed import ranks
-from macco.train.distributed.processes import choose_device, joined
+from macco.train.distributed.processes import joined
 from macco.train.layers import dump, require_same, values
 from macco.train.loop.state import State, build_model
 from macco.train.loop.window import LossWindow

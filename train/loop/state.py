@@ -62,7 +62,13 @@ class State:
         self.device = next(model.parameters()).device
         o = config.optimizer
         groups = parameter_groups(
-            model, lr=o.lr, predictor_lr=o.predictor_lr, decay=o.decay, predictor_decay=o.predictor_decay
+            model,
+            lr=o.lr,
+            predictor_lr=o.predictor_lr,
+            decay=o.decay,
+            predictor_decay=o.predictor_decay,
+            scale_lr=o.scale_lr,
+            scale_decay=o.scale_decay,
         )
         self.optimizer = torch.optim.AdamW(
             groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=self.device.type == "cuda"

@@ -16,7 +16,7 @@ def info_nce(
     """Cross-entropy of each anchor's similarities with its positive as the class.
 
     anchors: [N, D]; candidates: [C, D]; positives: [N] int64 in 0..C-1; scale: scalar factor on the cosine;
-    present: [C] bool, which candidates count. Returns the mean over anchors.
+    present: [C] or [N, C] bool, which candidates count. Returns the mean over anchors.
     """
     logits = (scale * anchors) @ candidates.T
     if present is not None:
@@ -33,32 +33,46 @@ def clip_contrast(
     first: int = 0,
     negatives: Tensor | None = None,
     negative_valid: Tensor | None = None,
+    same: Tensor | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE between modalities: CLIP's, MACCO's augmented alignment, or NegCLIP's.
 
     text, image: anchors [V, b, D], view 0 being the full samples; further views are masked ones.
     all_text, all_image: candidates [V, B, D].
-    negatives: hard negative captions [K, D] of all ranks, more candidates for image anchors; negative_valid:
-    [K] bool, which of them exist (None: all).
+    negatives: hard negative captions [C, D] of all ranks, more candidates for image anchors; negative_valid:
+    [C] or [b, C] bool, which of them count (None: all).
+    same: [b, B] bool, pairs that are no wrong answers to each other (see losses.pairs), in any view.
     The positive of anchor i in every view is the full partner i. Returns the mean of both directions.
     """
     positives = first + torch.arange(text.shape[1], device=text.device).repeat(len(text))
-    captions, present = all_text.flatten(0, 1), None
+    count, pairs = len(positives), None if same is None else ~same.repeat(len(text), len(all_text))
+    captions, present = all_text.flatten(0, 1), pairs
     if negatives is not None:
-        if negative_valid is not None:
-            present = torch.cat([negative_valid.new_ones(len(captions)), negative_valid])
+        if negative_valid is not None or present is not None:
+            made = negatives.new_ones(1, len(negatives)) if negative_valid is None else negative_valid
+            made = made.bool().expand(text.shape[1], -1).repeat(len(text), 1)
+            there = made.new_ones(count, len(captions)) if present is None else present
+            present = torch.cat([there, made], 1)
         captions = torch.cat([captions, negatives])
-    to_image = info_nce(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale)
+    to_image = info_nce(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale, pairs)
     to_text = info_nce(image.flatten(0, 1), captions, positives, scale, present)
     return (to_image + to_text) / 2
 
 
 def intra_modal(
-    masked: Tensor, full: Tensor, all_masked: Tensor, all_full: Tensor, scale: Tensor, first: int = 0
+    masked: Tensor,
+    full: Tensor,
+    all_masked: Tensor,
+    all_full: Tensor,
+    scale: Tensor,
+    first: int = 0,
+    same: Tensor | None = None,
 ) -> Tensor:
     """MACCO's intra-modal regularisation for one modality: symmetric InfoNCE masked <-> full.
 
-    masked, full: [b, D]; all_masked, all_full: [B, D].
+    masked, full: [b, D]; all_masked, all_full: [B, D]; same: as in `clip_contrast`.
     """
     positives = first + torch.arange(len(full), device=full.device)
-    return (info_nce(masked, all_full, positives, scale) + info_nce(full, all_masked, positives, scale)) / 2
+    pairs = None if same is None else ~same
+    to_full = info_nce(masked, all_full, positives, scale, pairs)
+    return (to_full + info_nce(full, all_masked, positives, scale, pairs)) / 2

@@ -13,7 +13,7 @@ def intra_modal_negatives(
 ) -> Tensor:
     """Caption against all hard negatives, as texts; the score of its own image is the positive's.
 
-    text, image: [b, D]; negatives: [C, D] of all ranks; valid: [C] bool. Returns the mean over captions.
+    text, image: [b, D]; negatives: [C, D] of all ranks; valid: [C] or [b, C] bool. Returns the mean over captions.
     """
     right = (text * image).sum(1, keepdim=True)
     against = (scale * text @ negatives.T).masked_fill(~valid, float("-inf"))

@@ -6,10 +6,11 @@ from itertools import islice
 
 import torch
 
+from macco.pipeline.devices import choose_device
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
 from macco.train.data.loader import open_loader
-from macco.train.distributed.processes import choose_device, joined
+from macco.train.distributed.processes import joined
 from macco.train.loop.state import State, build_model
 from macco.train.objectives.objective import Log, load_objective
 

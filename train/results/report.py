@@ -4,10 +4,11 @@ import base64
 import io
 import platform
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import torch
+from jinja2 import Environment
 from PIL import Image
 
 from macco.pipeline.errors import UserError
@@ -22,44 +23,63 @@ EXAMPLES = 6
 WIDTH, HEIGHT, PAD = 300, 110, 4  # of a curve, in SVG units
 POINTS = 500  # of a curve at most: means over equal stretches
 
-_STYLE = """
+_PAGE = Environment(autoescape=True, trim_blocks=True).from_string("""<!doctype html><meta charset=utf-8>
+<title>{{ name }}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; background: #fafafa; color: #222 }
 figure { display: inline-block; vertical-align: top; margin: 0 1.5em 1.5em 0 }
 figcaption { max-width: 420px } img { width: 140px; image-rendering: pixelated }
 svg { background: #fff; border: 1px solid #ddd } mark { background: #ffe9a8 } small, pre { color: #777 }
-"""
+</style><h1>{{ name }}</h1><p>{{ facts }}</p>
+{% for curve in curves %}
+<figure><b>{{ curve.name }}</b> {{ curve.last }}<br><svg width="{{ width }}" height="{{ height }}">
+{% if curve.path %}<polyline points="{{ curve.path }}" fill="none" stroke="#4363d8" stroke-width="1.5"/>
+{% else %}<circle cx="{{ width / 2 }}" cy="{{ height / 2 }}" r="3" fill="#4363d8"/>
+{% endif %}</svg><br><small>{{ curve.range }}</small></figure>
+{% endfor %}
+<h2>Reconstructions</h2>
+{% if lost %}<p>No reconstructions: {{ lost }}</p>{% else %}
+<p>The pair as it is, with patches masked, and with them painted by the model from the caption; a patch's mean and
+contrast are the original's. Masked words are followed by the likeliest ones.</p>
+{% endif %}
+{% for example in examples %}
+<figure>{% for picture in example.pictures %}<img alt="" src="data:image/png;base64,{{ picture }}"> {% endfor %}
+<figcaption>{% for word, guesses in example.words %}
+{% if guesses %}<mark>{{ word }}</mark> <small>({{ guesses | join(", ") }})</small>{% else %}{{ word }}{% endif %}
+{{ " " if not loop.last }}{% endfor %}<br><small>{{ example.id }}</small></figcaption></figure>
+{% endfor %}
+<h2>Configuration</h2><pre>{{ configuration }}</pre>
+""")
 
 
 def write_report(run: Path) -> None:
     """Write RUN/report.html from its metrics and its latest checkpoint."""
-    config = saved_config(run)
-    rows = read(run)
+    config, rows, lost = saved_config(run), read(run), ""
+    examples: list[Example] = []
     try:
-        shown = "".join(_example(example) for example in load_objective(config).examples(run, EXAMPLES))
+        examples = load_objective(config).examples(run, EXAMPLES)
     except UserError as error:
-        shown = f"<p>No reconstructions: {escape(str(error))}</p>"
+        lost = str(error)
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
-    curves = "".join(
-        _curve(name, [(row["step"], row[name]) for row in rows if name in row]) for name in names
-    )
+    curves = (_curve(name, [(row["step"], row[name]) for row in rows if name in row]) for name in names)
     step = checkpoint.load(run, checkpoint.LATEST)["step"]
-    facts = (
-        f"{step} steps; {config.model.name}; PyTorch {torch.__version__}, Python {platform.python_version()}"
-    )
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{escape(run.name)}</title><style>{_STYLE}</style>"
-        f"<h1>{escape(run.resolve().name)}</h1><p>{escape(facts)}</p>{curves}"
-        "<h2>Reconstructions</h2><p>The pair as it is, with patches masked, and with them painted by the model from "
-        "the caption; a patch's mean and contrast are the original's. Masked words are followed by the likeliest ones."
-        f"</p>{shown}<h2>Configuration</h2><pre>{escape(dump(config))}</pre>"
+    page = _PAGE.render(
+        name=run.resolve().name,
+        facts=f"{step} steps; {config.model.name}; PyTorch {torch.__version__}, Python {platform.python_version()}",
+        curves=[curve for curve in curves if curve],
+        lost=lost,
+        examples=[_example(example) for example in examples],
+        configuration=dump(config),
+        width=WIDTH,
+        height=HEIGHT,
     )
     put_file(run / "report.html", page.encode())
 
 
-def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
+def _curve(name: str, points: Sequence[tuple[float, float]]) -> dict[str, str] | None:
+    """A curve in SVG units; a single point has no path."""
     points = _thin([point for point in points if abs(point[1]) < float("inf")])
     if not points:
-        return ""
+        return None
     steps, values = zip(*points, strict=True)
     left, low = min(steps), min(values)
     across, up = max(steps) - left or 1, max(values) - low or 1
@@ -68,13 +88,12 @@ def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
         f"{HEIGHT - PAD - (value - low) / up * (HEIGHT - 2 * PAD):.1f}"
         for step, value in points
     )
-    drawn = f'<polyline points="{path}" fill="none" stroke="#4363d8" stroke-width="1.5"/>'
-    if len(points) == 1:
-        drawn = f'<circle cx="{WIDTH / 2}" cy="{HEIGHT / 2}" r="3" fill="#4363d8"/>'
-    return (
-        f'<figure><b>{escape(name)}</b> {values[-1]:.4g}<br><svg width="{WIDTH}" height="{HEIGHT}">{drawn}</svg>'
-        f"<br><small>{low:.4g} to {max(values):.4g}, steps {left:.0f} to {max(steps):.0f}</small></figure>"
-    )
+    return {
+        "name": name,
+        "last": f"{values[-1]:.4g}",
+        "path": path if len(points) > 1 else "",
+        "range": f"{low:.4g} to {max(values):.4g}, steps {left:.0f} to {max(steps):.0f}",
+    }
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -83,19 +102,12 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
-def _example(example: Example) -> str:
+def _example(example: Example) -> dict[str, Any]:
     pictures = [example.image, example.masked, *([] if example.painted is None else [example.painted])]
-    words = " ".join(
-        f"<mark>{escape(word)}</mark> <small>({escape(', '.join(guesses))})</small>"
-        if guesses
-        else escape(word)
-        for word, guesses in example.words
-    )
-    images = " ".join(_picture(pixels) for pixels in pictures)
-    return f"<figure>{images}<figcaption>{words}<br><small>{escape(example.id)}</small></figcaption></figure>"
+    return {"id": example.id, "words": example.words, "pictures": [_png(pixels) for pixels in pictures]}
 
 
-def _picture(pixels: Pixels) -> str:
+def _png(pixels: Pixels) -> str:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return base64.b64encode(data.getvalue()).decode()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import replacing
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -24,17 +25,13 @@ def save(run: Path, name: str, state: dict[str, Any]) -> None:
     Raises UserError where it cannot be written (a full disk); the old one is still there then.
     """
     target = path(run, name)
-    temporary = target.with_suffix(".tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+    with replacing(target) as temporary, open(temporary, "wb") as file:
+        try:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {target}: {error}; the checkpoint before it is safe") from error
+        except RuntimeError as error:  # what PyTorch makes of a full disk
+            raise UserError(f"cannot write {target}: {error}; the checkpoint before it is safe") from error
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(run: Path, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from macco.pipeline.errors import UserError
 from macco.train.clip.convert import State
 from macco.train.clip.load import LoadedClip, load_start
 from macco.train.config import TrainConfig
-from macco.train.layers import read, resolve
+from macco.train.layers import read_saved, resolve
 from macco.train.runs import checkpoint
 
 CONFIG = "config.yaml"
@@ -19,7 +19,7 @@ def saved_config(run: Path) -> TrainConfig:
     """The configuration that a run was begun with."""
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is no run: it has no {CONFIG}; make one with macco-train run")
-    return resolve(read(run / CONFIG))
+    return resolve(read_saved(run / CONFIG))
 
 
 def trained_clip(run: Path, weights: str = "", interpolate: float | None = None) -> LoadedClip:

@@ -7,11 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.yamls import read_model
 from macco.train.config import TrainConfig
-from macco.train.layers import flat, parse, preset, read, resolve
+from macco.train.layers import flat, parse, preset, resolve
 
 STUDIES: Final = Path(__file__).parents[1] / "studies"
 
@@ -184,11 +185,7 @@ def load_plan(name_or_path: str) -> StudyPlan:
                 f"no study is called {name_or_path!r}: there are {', '.join(known)}, or give a YAML file"
             )
         path = STUDIES / f"{name_or_path}.yaml"
-    try:
-        return StudyPlan.model_validate(read(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return read_model(path, StudyPlan)
 
 
 def _require(name: str, known: Any, where: str) -> None:

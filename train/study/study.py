@@ -14,7 +14,7 @@ from macco.pipeline.store import Store
 from macco.train.config import TrainConfig
 from macco.train.data.negatives import write_negatives
 from macco.train.data.rows import NEGATIVES
-from macco.train.layers import dump, merged, parse, read, require_same, resolve
+from macco.train.layers import dump, merged, parse, read_saved, require_same, resolve
 from macco.train.study import tuning
 from macco.train.study.plan import Layer, Measure, StudyPlan
 from macco.train.study.plot import svg
@@ -94,7 +94,7 @@ class Study:
         start = read_record(self.order.out / START)
         if start is None:
             return
-        plan, base = self.plan, resolve(read(self.order.out / BASE))
+        plan, base = self.plan, resolve(read_saved(self.order.out / BASE))
         results = summary(plan, self._runs(), start)
         results["settings"] = {
             "start": f"{base.model.name} {base.model.pretrained}".strip(),
@@ -115,7 +115,7 @@ class Study:
         store = Store.open(config.data.store)
         saved = order.out / BASE
         if saved.is_file():
-            require_same(resolve(read(saved)), config, order.out)
+            require_same(resolve(read_saved(saved)), config, order.out)
         put_file(saved, dump(config).encode())
         if (tuned := order.out / TUNED).is_file():  # of the arms of an earlier command too
             self.tuned = yaml.safe_load(tuned.read_text("utf-8")) or {}

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from macco.pipeline.devices import choose_device
 from macco.train.clip.load import activation_of, load_start
 from macco.train.config import TrainConfig
-from macco.train.distributed.processes import choose_device
 from macco.train.evaluation.manifest import Places
 from macco.train.evaluation.registry import run as run_benchmark
 from macco.train.evaluation.report import write_report

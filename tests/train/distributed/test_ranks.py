@@ -23,12 +23,20 @@ MICRO = (3, 2)  # a rank's half at once, and in two parts
 
 
 def whole_batch() -> MaskedBatch:
-    """Sample 0 has no text mask and all other edge cases lie in the first half: the halves are unlike."""
+    """Sample 0 has no text mask and all other edge cases lie in the first half: the halves are unlike.
+
+    Pairs 1 and 4 are of one image, 2 and 5 have one caption, and a negative of 0 is a caption of image 4.
+    """
     batch = tiny_batch(BATCH)
     random = torch.Generator().manual_seed(9)
     negatives = torch.randint(1, 38, (BATCH, 2, 7), generator=random)
     negatives[..., -1] = 39
-    return replace(batch, negatives=negatives, negative_valid=torch.rand(BATCH, 2, generator=random) < 0.6)
+    valid = torch.rand(BATCH, 2, generator=random) < 0.6
+    images, captions = torch.tensor([0, 1, 2, 3, 1, 5]), torch.tensor([10, 11, 12, 13, 14, 12])
+    made = torch.arange(20, 20 + 2 * BATCH).view(BATCH, 2)
+    made[0, 0] = 14
+    ids = {"image_ids": images, "caption_ids": captions, "negative_ids": made}
+    return replace(batch, negatives=negatives, negative_valid=valid, **ids)
 
 
 def model_and_gradients(batches: list[MaskedBatch]) -> tuple[dict[str, Tensor], dict[str, Tensor], Macco]:

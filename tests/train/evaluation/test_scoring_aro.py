@@ -93,6 +93,26 @@ def test_shuffles_move_only_what_they_should(tagged: list[tuple[str, str]], rng:
         )
 
 
+def test_trigrams_are_of_nltks_words_as_in_aro(tmp_path: Path) -> None:
+    """spaCy cuts "two-piece" in three and NLTK does not: no shuffle of trigrams may tear it."""
+    import spacy
+
+    spacy.blank("en").to_disk(tmp_path / "tagger")
+    split, out = tmp_path / "split.json", tmp_path / "order.json"
+    caption = "a two-piece suit and a man's hat"
+    split.write_text(json.dumps([{"image": "1.jpg", "caption": [caption] * 8}]))
+    freeze(split, out, tagger=str(tmp_path / "tagger"), seed=3)
+    for item in json.loads(out.read_text())["items"]:
+        _, _, rest, within, moved = item["caption_options"]
+        assert sorted(rest.split()) == sorted(
+            ["a", "two", "-", "piece", "suit", "and", "a", "man", "'s", "hat"]
+        )
+        for option in (within, moved):
+            assert sorted(option.split()) == sorted(
+                ["a", "two-piece", "suit", "and", "a", "man", "'s", "hat"]
+            )
+
+
 def test_freeze_writes_what_shaped_the_shuffles(tmp_path: Path) -> None:
     import spacy
 
@@ -108,7 +128,7 @@ def test_freeze_writes_what_shaped_the_shuffles(tmp_path: Path) -> None:
     first = out.read_bytes()
     freeze(split, out, tagger=str(tmp_path / "tagger"), seed=3)
     assert out.read_bytes() == first
-    assert {"seed", "tagger", "spacy", "source_sha256"} <= json.loads(first).keys()
+    assert {"seed", "tagger", "spacy", "nltk", "source_sha256"} <= json.loads(first).keys()
     items = BENCHMARKS["coco_order"](Places(tmp_path)).items()
     assert [item.captions[0] for item in items] == ["a dog and a cat", "the cat"]
     assert all(len(item.captions) == 5 for item in items)

@@ -325,6 +325,7 @@ def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
     assert results(out) == results(whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_costs_only_itself(place: Path, tmp_path: Path) -> None:
     plan = load_plan(str(place / "study.yaml"))
     store = parse([f"data.store={place / 'store'}"])
@@ -351,6 +352,7 @@ X = Measure(title="x", benchmark="b", figures=["x"])
 XY = Measure(title="xy", benchmark="b", figures=["x", "y"])
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_not_there_stops_a_study_at_its_start(place: Path, tmp_path: Path) -> None:
     wrong = {"title": "t", "benchmark": "cola", "figures": ["txt"]}
     for change in ({"control": {"arm": "negclip", "figures": [wrong]}}, {"columns": [wrong]}):

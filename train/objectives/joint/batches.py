@@ -51,10 +51,11 @@ class RegionPairs(Recipe):
         else:
             image, crop = self.crop(sample, random)
             boxes = regions_of(self.regions, sample.regions, crop)
-        return sample.id, image, tokens, boxes, features, pooled, self.hard_negatives(sample)
+        return (sample.id, sample.image), image, tokens, boxes, features, pooled, self.hard_negatives(sample)
 
     def collate(self, made: list[Any]) -> RegionBatch:
-        ids, images, tokens, boxes, features, pooled, hard = zip(*made, strict=True)
+        names, images, tokens, boxes, features, pooled, hard = zip(*made, strict=True)
+        ids, own = zip(*names, strict=True)
         count = torch.tensor([len(each) for each in boxes])
         cached = self.features is not None
         negatives, valid = self.pad_negatives(tokens, hard)
@@ -68,6 +69,7 @@ class RegionPairs(Recipe):
             regions=torch.arange(int(count.max())) < count[:, None],
             features=pad_sequence(list(features), batch_first=True) if cached else None,
             pooled=torch.stack(pooled) if cached else None,
+            **self.pair_ids(own, tokens, hard),
         )
 
 

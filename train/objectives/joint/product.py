@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import VisualBertConfig, VisualBertModel
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import filling
 from macco.train.clip.load import LoadedClip, architecture, load_clip, load_start
 from macco.train.clip.write import write_clip
 from macco.train.objectives.joint.encoder import JointEncoder
@@ -50,11 +51,12 @@ def export_joint(run: Path, out: Path, weights: str = "") -> None:
     """Write the joint encoder of a run as a folder, which `macco-train eval` opens."""
     joint = trained_joint(run, weights)
     clip, config = joint.clip, architecture(saved_config(run).model.name)
-    write_clip(clip.model, out / CLIP, "open_clip", config, clip.tokenizer)
     state = {name: value.contiguous() for name, value in joint.encoder.state_dict().items()}
-    save_file(state, out / WEIGHTS)
     settings = {"encoder": joint.encoder.bert.config.to_diff_dict(), "joint": asdict(joint.config)}
-    (out / SETTINGS).write_text(json.dumps(settings, indent=2))
+    with filling(out, SETTINGS) as folder:
+        write_clip(clip.model, folder / CLIP, "open_clip", config, clip.tokenizer)
+        save_file(state, folder / WEIGHTS)
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
 
 
 def read_joint(folder: Path) -> Joint:

@@ -51,10 +51,11 @@ class MaskedPairs(Recipe):
         tokens = self.tokenize(sample.caption)
         grid = self.image_size // self.patch_size
         text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, self.masks, random)
-        return sample.id, image, tokens.ids, text, patch, self.hard_negatives(sample)
+        return (sample.id, sample.image), image, tokens.ids, text, patch, self.hard_negatives(sample)
 
     def collate(self, made: list[Any]) -> MaskedBatch:
-        ids, images, tokens, text, patch, hard = zip(*made, strict=True)
+        names, images, tokens, text, patch, hard = zip(*made, strict=True)
+        ids, own = zip(*names, strict=True)
         padded = self.pad(tokens)
         mask = torch.zeros_like(padded, dtype=torch.bool)
         for row, masked in enumerate(text):
@@ -68,6 +69,7 @@ class MaskedPairs(Recipe):
             ids=list(ids),
             negatives=negatives,
             negative_valid=valid,
+            **self.pair_ids(own, tokens, hard),
         )
 
 
@@ -81,6 +83,7 @@ def open_training_data(
     where: str = "",
     keep: Literal["all", "concept", "box"] = "all",
     masks: MaskConfig | None = None,
+    captions: Literal["all", "one"] = "all",
     full_length: bool = False,
     negatives: int = 0,
     cache: str = "",
@@ -99,7 +102,7 @@ def open_training_data(
     those of macco.train.config.DataConfig; `open_loader` takes them, and says what is refused.
     """
     data = DataConfig(
-        store=store, where=where, keep=keep, batch_size=batch_size, cache=cache, workers=workers,
+        store=store, where=where, keep=keep, captions=captions, batch_size=batch_size, cache=cache, workers=workers,
         prefetch=prefetch, max_broken=max_broken,
     )  # fmt: skip
     recipe = MaskedPairs(

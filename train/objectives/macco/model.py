@@ -15,6 +15,7 @@ from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
 from macco.train.losses.masked import masked_pixels, masked_words, patch_pixels
 from macco.train.losses.negatives import intra_modal_negatives, next_margin, rank_negatives
+from macco.train.losses.pairs import PairIds, same, true_negatives
 from macco.train.objectives.macco.attention import (
     DISTRIBUTED,
     heard,
@@ -145,9 +146,16 @@ class Macco(Model):
             stacked = torch.cat([stacked, e.negatives], dim=1)
         return F.normalize(_wide(stacked), dim=-1)
 
-    def contrastive(self, features: Tensor, negative_valid: Tensor | None = None) -> dict[str, Tensor]:
-        """The contrastive losses, unweighted: this rank's features [b, V, D] against those of all ranks."""
+    def contrastive(
+        self, features: Tensor, negative_valid: Tensor | None = None, ids: PairIds | None = None
+    ) -> dict[str, Tensor]:
+        """The contrastive losses, unweighted: this rank's features [b, V, D] against those of all ranks.
+
+        ids: by which pairs are told that are no wrong answers to each other; None: there are none.
+        """
         m, first = self.method, ranks.rank() * len(features)
+        every_id = None if ids is None else ids.gathered()
+        shared = None if ids is None or every_id is None else same(ids, every_id, first)
         everywhere = ranks.gather(features)
         scale = _wide(self.clip.logit_scale).exp().squeeze()
         local, every = features.transpose(0, 1), everywhere.transpose(0, 1)  # [V, b, D], [V, B, D]
@@ -158,27 +166,62 @@ class Macco(Model):
             if negative_valid is None or features.shape[1] != views + m.negatives:
                 raise UserError(f"batches hold no {m.negatives} hard negatives per caption: set negatives=0")
             valid = ranks.gather(negative_valid.int()).bool()  # [B, K]
-            losses |= self._on_negatives(features, negative_valid, everywhere, valid, scale)
-            negatives, valid = everywhere[:, views:].flatten(0, 1), valid.flatten()
+            counted = valid.flatten()  # [B K], or [b, B K] where some are true of some images
+            if ids is not None and every_id is not None and every_id.negatives is not None:
+                assert ids.negatives is not None
+                counted = counted & true_negatives(ids, every_id, every_id.negatives.flatten())
+                negative_valid = negative_valid & true_negatives(ids, every_id, ids.negatives)
+                valid = ranks.gather(negative_valid.int()).bool()
+            losses |= self._on_negatives(features, negative_valid, everywhere, valid, counted, scale)
+            negatives, valid = everywhere[:, views:].flatten(0, 1), counted
         if m.contrast:
             used = views if m.mca else 2
             text, image = slice(0, used, 2), slice(1, used, 2)
+            asked = used if m.anchors == "all" else 2
             losses["contrast"] = clip_contrast(
-                local[text], local[image], every[text], every[image], scale, first, negatives, valid
+                local[0:asked:2],
+                local[1:asked:2],
+                every[text],
+                every[image],
+                scale,
+                first,
+                negatives,
+                valid,
+                shared,
             )
         if m.mir:
-            sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first) for i in (0, 1)]
+            sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first, shared) for i in (0, 1)]
             losses["mir"] = (intra_modal(*sides[0]) + intra_modal(*sides[1])) / 2
         return losses
 
+    def pair_ids(self, batches: Sequence[MaskedBatch]) -> PairIds | None:
+        """What the pairs of this rank's micro-batches are made of; None where that does not count."""
+        if self.method.duplicate_negatives or batches[0].image_ids is None:
+            return None
+
+        def joined(name: str) -> Tensor | None:
+            parts = [part for batch in batches if (part := getattr(batch, name)) is not None]
+            return torch.cat(parts) if parts else None
+
+        image, caption = joined("image_ids"), joined("caption_ids")
+        assert image is not None
+        assert caption is not None
+        return PairIds(image, caption, joined("negative_ids"))
+
     def _on_negatives(
-        self, features: Tensor, exists: Tensor, everywhere: Tensor, all_exist: Tensor, scale: Tensor
+        self,
+        features: Tensor,
+        exists: Tensor,
+        everywhere: Tensor,
+        all_exist: Tensor,
+        counted: Tensor,
+        scale: Tensor,
     ) -> dict[str, Tensor]:
         losses, views = {}, features.shape[1] - self.method.negatives
         text, image, negatives = features[:, 0], features[:, 1], features[:, views:]
         if self.method.imc:
             candidates = everywhere[:, views:].flatten(0, 1)
-            losses["imc"] = intra_modal_negatives(text, image, candidates, all_exist.flatten(), scale)
+            losses["imc"] = intra_modal_negatives(text, image, candidates, counted, scale)
         if self.method.cmr:
             margin = self.get_buffer("margin")
             losses["cmr"] = rank_negatives(text, image, negatives, exists, scale, margin.clone())
@@ -274,7 +317,7 @@ class Macco(Model):
         pixels = self.pixels(batch.images)
         encodings = self.encode(batch, pixels, alone=alone)
         with torch.autocast(pixels.device.type, enabled=False):
-            losses = self.contrastive(self.features(encodings), batch.negative_valid)
+            losses = self.contrastive(self.features(encodings), batch.negative_valid, self.pair_ids([batch]))
         samples = samples or masked_samples([batch], pixels.device)
         losses |= self.reconstruction(batch, encodings, pixels, samples)
         return losses | {"loss": self.weighted(losses)}

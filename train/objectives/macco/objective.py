@@ -44,7 +44,7 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
             tokenize=Tokenize(tokenizer),
             image_size=model.image_size,
             patch_size=model.image.patch[0],
-            full_length=model.text.fixed_length,
+            full_length=model.text.fixed_length or self.method.reference,
             negatives=self.method.negatives,
             masks=self.config.masks,
         )

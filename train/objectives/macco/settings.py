@@ -34,7 +34,14 @@ class Method(ObjectiveSettings):
     heads: int = 0  # of the predictors; 0: one per 64 of the joint width
     congruence: float = 0.0  # of the towers' attention with each other's (see attention.py)
     congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
-    reference: bool = False  # the public code's numerics: the image predictor attends to padding too
+    anchors: Literal["all", "full"] = (
+        "all"  # full: masked samples are wrong answers only, never anchors (MCA)
+    )
+    # Whether other captions of an image, and equal captions, are wrong answers, as in the public code.
+    duplicate_negatives: bool = False
+    reference: bool = (
+        False  # the public code's numerics: padding to the context length, which predictors attend to
+    )
 
     @property
     def masked_views(self) -> bool:

@@ -44,7 +44,7 @@ def backward(
     if batches[0].negative_valid is not None:
         valid = torch.cat([b.negative_valid for b in batches if b.negative_valid is not None])
     with torch.autocast(device.type, enabled=False):
-        losses = model.contrastive(cached, valid)
+        losses = model.contrastive(cached, valid, model.pair_ids(batches))
     if losses:
         torch.autograd.backward(model.weighted(losses))
 

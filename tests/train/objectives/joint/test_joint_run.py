@@ -134,6 +134,7 @@ def test_the_losses_are_those_of_each_pair_by_itself(
     assert moved == ({"clip", "encoder"} if extra else {"encoder"})
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_joint_encoder_of_another(small: Any, tmp_path: Path) -> None:
     assert train(small("itm", "steps=1"), tmp_path / "first", lambda: False, quiet)
     found = checkpoint.load(tmp_path / "first", checkpoint.LATEST)["model"]
@@ -152,6 +153,7 @@ def one(pairs: Any, caption: int, image: int) -> Any:
     return replace(pairs, **text, **seen)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_memory(small: Any) -> None:
     found = []
     for size in (0, 4):
@@ -337,6 +339,7 @@ def test_the_commands_train_and_evaluate_a_joint_encoder(
     assert refused.exit_code != 0
 
 
+@pytest.mark.slow
 def test_boxes_of_an_evaluation_come_from_a_store_of_its_images(
     small: Any, store: str, tmp_path: Path
 ) -> None:
