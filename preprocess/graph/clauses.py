@@ -9,7 +9,7 @@ from macco.preprocess.graph.lexicon import (
     RELATIVES,
 )
 from macco.preprocess.graph.phrases import HEADS
-from macco.preprocess.graph.words import Sentence, Word
+from macco.preprocess.graph.words import ABSORBED, Sentence, Word
 
 
 def join_prepositions(sentence: Sentence) -> None:
@@ -188,6 +188,9 @@ def attach_predicates(sentence: Sentence) -> None:
     """In "the dog is small and black" it has two attributes; in "the sky is full of clouds" a relation."""
     for word in sentence.words:
         verb = word.head
+        if word.dep_ == "amod" and word.pos_ == "ADJ" and word.i > verb.i and verb.is_noun:
+            _relate_adjective(word)
+            continue
         predicate = word.dep_ == "acomp" or (word.dep_ in ("attr", "oprd") and word.pos_ == "ADJ")
         if not predicate or not verb.is_verb:
             continue
@@ -201,6 +204,19 @@ def attach_predicates(sentence: Sentence) -> None:
         subject = verb.kid("dobj") or _subject(verb)  # the house has its windows broken
         if subject and subject.is_noun:
             word.attach(subject, "amod")
+
+
+def _relate_adjective(adjective: Word) -> None:
+    """In "a vase full of flowers" "full of" is a relation, but "a bus white with dirt" is white."""
+    noun = adjective.head
+    prep = next(
+        (kid for kid in adjective.kids if kid.dep_ == "prep" and kid.parts[0] == adjective.i + 1), None
+    )
+    if prep and prep.kid("pobj"):
+        prep.attach(noun, "prep")
+        if prep.form in COMPLETING:
+            prep.parts, prep.core = (*adjective.parts, *prep.parts), adjective.core
+            adjective.dep_ = ABSORBED
 
 
 def find_subjects(sentence: Sentence) -> None:
@@ -248,6 +264,8 @@ def join_verbs(sentence: Sentence) -> None:
             prep.core = verb.core
 
 
+# Prepositions that an adjective needs: "full of", "similar to".
+COMPLETING = ("of", "to", "from", "than", "as")
 # Labels that parsers give to a subject behind its verb.
 POSTPOSED = ("attr", "dobj", "nsubj", "npadvmod", "oprd", "ccomp", "pobj", "dep", "conj")
 # Labels of what someone has or holds.

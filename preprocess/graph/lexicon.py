@@ -27,6 +27,8 @@ COLOURS: Final = _set(
     "red green blue yellow orange purple pink brown black white gray grey teal cyan magenta beige tan "
     "maroon turquoise violet gold silver"
 )
+# Participles that only an adjective in front gives a meaning: "a nice looking shirt".
+LOOKS: Final = _set("looking colored coloured shaped sized sleeved haired faced legged tiered patterned")
 # What "of" follows without making an object of its own: "a group of people", "one of the dogs".
 QUANTITIES: Final = _set(
     "group groups pair pairs bunch bunches couple lot lots number numbers dozen dozens herd herds flock flocks "

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
-from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, NO_DEGREE, QUANTITIES, SHADES, WHERE
+from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, LOOKS, NO_DEGREE, QUANTITIES, SHADES, WHERE
 from macco.preprocess.graph.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.
@@ -55,6 +55,18 @@ def see_through_quantities(sentence: Sentence) -> None:
             kid.attach(things, "quantity" if kid.i < of.i else kid.dep_)
         word.dep_ = "nummod" if word.pos == "NUM" else "quantity"
         of.dep_ = ABSORBED
+
+
+def join_looks(sentence: Sentence) -> None:
+    """In "a nice looking, long sleeved shirt" the attributes are "nice looking" and "long sleeved"."""
+    for word, after in pairwise(sentence.words):
+        if after.form not in LOOKS or word.pos_ != "ADJ" or word.dep_ != "amod":
+            continue
+        if after.dep_ in ("amod", "compound", "nmod") and (word.head is after.head or word.head is after):
+            after.dep_, after.lemma_ = "amod", after.form
+            after.absorb(word)
+            for degree in [kid for kid in after.kids if kid.dep_ == "advmod" and kid.i == word.i - 1]:
+                after.absorb(degree)
 
 
 def join_compounds(sentence: Sentence) -> None:

@@ -25,6 +25,7 @@ REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     clauses.turn_locatives,
     rows.split_rows,
     phrases.see_through_quantities,
+    phrases.join_looks,
     phrases.join_compounds,
     phrases.join_degrees,
     phrases.keep_participles,

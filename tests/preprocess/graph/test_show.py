@@ -39,3 +39,10 @@ def test_json_has_one_entry_per_span() -> None:
     assert picks["id"] == up["id"]
     objects = [entry["text"] for entry in value["concepts"] if entry["kind"] == OBJECT]
     assert (objects[picks["subject"]], objects[picks["object"]]) == ("A man", "the ball")
+
+
+def test_what_is_denied_is_shown() -> None:
+    caption = "no dog"
+    dog = Concept(OBJECT, (Span(0, 6),), "dog", Span(3, 6), "NOUN", "dog", denied=True)
+    assert "  denied: no dog" in render(caption, [dog]).split("\n")
+    assert to_json(caption, [dog])["concepts"][0]["denied"] is True
