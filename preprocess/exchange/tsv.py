@@ -4,7 +4,6 @@ Its columns are those that their public loader reads. It holds words without pos
 here and read back finds each word again by its first unused place in the caption.
 """
 
-import ast
 import csv
 import io
 import re
@@ -18,11 +17,15 @@ from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.coco import file_name
+from macco.preprocess.exchange.literals import literal, phrase_boxes, words
 
 COLUMNS = (
     "title", "filepath", "object_list", "relation_list", "attribute_list", "relation_phrase_list",
     "attribute_phrase_list", "relation_attribute_phrase_bbox_list", "neg_caption", "neg_image",
 )  # fmt: skip
+READERS = dict.fromkeys(COLUMNS[2:7], words) | {
+    COLUMNS[7]: phrase_boxes, "neg_caption": literal, "neg_image": literal
+}  # fmt: skip
 
 _CONCEPTS = """
     SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height,
@@ -102,7 +105,7 @@ def read_tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str | Non
             raise UserError(f"{path} is no MACCO TSV: it has no column {sorted(missing)[0]!r}")
         for row in reader:
             try:
-                literals = {name: ast.literal_eval(row.get(name) or "[]") for name in COLUMNS[2:]}
+                literals = {name: READERS[name](row.get(name) or "[]") for name in COLUMNS[2:]}
                 yield reader.line_num, {name: row[name] or "" for name in COLUMNS[:2]} | literals, None
             except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
                 yield reader.line_num, None, f"line {reader.line_num}: {error}"
