@@ -143,11 +143,11 @@ def concepts_of(row: dict[str, Any]) -> list[Concept]:
             phrases[phrase] = len(concepts)
             concepts.append(Concept(OBJECT, (span,), phrase.lower(), Span(*found[-1].span()), "NOUN", phrase))
     taken: set[tuple[str, str]] = set()
-    for kind, words, column in (
+    for kind, listed, column in (
         (ATTRIBUTE, row["attribute_list"], "attribute_phrase_list"),
         (RELATION, row["relation_list"], "relation_phrase_list"),
     ):
-        for word in words:
+        for word in listed:
             if (span := place(kind, str(word))) is None:
                 continue
             fitting = (p for p in row[column] if f" {word} " in f" {p} " and (word, p) not in taken)

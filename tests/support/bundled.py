@@ -45,8 +45,20 @@ def _crops(root: Path, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def write_sugar_crepe(root: Path, items: int = 3) -> None:
+    """One benchmark of the collection."""
+    for piece in CRATE:
+        found = {}
+        for number in range(items):
+            draw(root / "sugar-crepe/val2017" / f"{number:012}.jpg", number)
+            texts = {"caption": f"a dog {number} {piece}", "negative_caption": f"a cat {number} {piece}"}
+            found[str(number)] = {"filename": f"{number:012}.jpg", **texts}
+        _json(root / "sugar-crepe" / f"{piece}.json", found)
+
+
 def write_bundle(root: Path, items: int = 3) -> None:
     """All benchmark files of the collection, a few items each."""
+    write_sugar_crepe(root, items)
     relations = _crops(root, [{"relation_name": name} for name in RELATIONS])
     _json(root / "ARO/visual_genome_relation.json", relations)
     attributes = _crops(root, [{"attributes": ["red", "big"]}] * 25)
@@ -60,13 +72,6 @@ def write_bundle(root: Path, items: int = 3) -> None:
             texts = [f"a red dog {number} sits on the small sofa {i}" for i in range(5)]
             rows.append({"image": given, "caption": texts})
         _json(root / "ARO" / f"{name}.json", rows)
-    for piece in CRATE:
-        found = {}
-        for number in range(items):
-            draw(root / "sugar-crepe/val2017" / f"{number:012}.jpg", number)
-            texts = {"caption": f"a dog {number} {piece}", "negative_caption": f"a cat {number} {piece}"}
-            found[str(number)] = {"filename": f"{number:012}.jpg", **texts}
-        _json(root / "sugar-crepe" / f"{piece}.json", found)
     for piece, (folder, pattern) in VALSE.items():
         rows = []
         for number in range(items):
@@ -120,7 +125,7 @@ def write_tsv(root: Path, rows: int = 40, images: int = 38) -> Path:
         split = "train2014" if image % 2 else "val2014"
         path = f"coco/{split}/COCO_{split}_{image:012}.jpg"
         draw(root / path, image, size=(80, 60))
-        caption = f"A red dog {number} is sitting on a small sofa."
+        caption = "A red dog is sitting on a small sofa" + " indoors" * (number // images) + "."
         boxes = {
             "red dog": [[8.0, 6.0, 24.0, 24.0]],
             "small sofa": [[40.0, 30.0, 72.0, 54.0]],

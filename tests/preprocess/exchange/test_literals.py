@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from macco.preprocess.exchange.literals import literal, phrase_boxes, words
 
-PIECES = ["[", "]", "{", "}", "'", '"', ",", ":", " ", "\\", "\t", "\n", "a", "true", "null", "None", "1", "0", ".", "-", "e", "é", "NaN", "(", ")"]  # fmt: skip
+PIECES = [
+    "[", "]", "{", "}", "(", ")", "'", '"', ",", ":", " ", "\\", "\t", "\n", "a", "é", "true", "null", "None", "NaN",
+    "1", "0", ".", "-", "e",
+]  # fmt: skip
 
 
 def outcome(read: Any, text: str) -> Any:
