@@ -105,6 +105,23 @@ def score(
     show(rows, as_json)
 
 
+def compare(
+    path: StorePath,
+    tsv: Annotated[Path, typer.Argument(metavar="TSV", help="A MACCO training TSV, such as the authors'.")],
+    threshold: Annotated[
+        float, typer.Option(help="Boxes of the store below this score do not count.")
+    ] = DEFAULT_THRESHOLD,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare own annotations with a MACCO TSV's on the captions of both: equal spans, boxes that meet, by kind."""
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.compare import as_rows
+    from macco.preprocess.look.compare import compare as beside
+
+    show(as_rows(beside(Store.open(path), tsv, threshold, iou)), as_json)
+
+
 def view(
     path: StorePath,
     out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")],

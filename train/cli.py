@@ -9,6 +9,7 @@ import typer
 from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
+from macco.train.study.reproduce.command import app as reproduction
 
 app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
 
@@ -264,6 +265,7 @@ def study(
 
 
 app.add_typer(evaluation)
+app.add_typer(reproduction)
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,14 @@
 """A MACCO TSV into a concept store."""
 
+from collections import Counter, deque
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from macco.pipeline.pictures import Decoded, ImageError, decode
 from macco.pipeline.schema import Status
@@ -18,32 +21,55 @@ from macco.preprocess.sources import SourceImage
 ROWS_PER_SHARD = 1000
 
 
-def import_tsv(path: Path, out: str, image_root: str, dataset: str | None = None) -> dict[str, int]:
-    """Make a store of a MACCO training TSV whose images lie under `image_root`; return rows by status.
+Part = list[tuple[int, dict[str, Any] | None, str | None]]  # rows as read_tsv yields them
 
-    Goes on where a killed import stopped. Scores are 1: the TSV has none.
+
+def import_tsv(
+    path: Path, out: str, image_root: str, dataset: str | None = None, workers: int = 1
+) -> dict[str, int]:
+    """Make a store of a MACCO training TSV whose images lie under `image_root`; return new rows by status.
+
+    Goes on where a killed import stopped. Scores are 1: the TSV has none. `workers` are processes.
     """
     store = Store.create(out, {"imported": IMPORTED, "file": path.name, "image_root": image_root})
+    name, committed, statuses = dataset or path.stem, store.committed(), Counter[str]()
+    todo = ((shard, part) for shard, part in _parts(path) if shard not in committed)
+    for shard, tables in _each(name, todo, image_root, str(path), workers):
+        counts = {table: rows.num_rows for table, rows in tables.items()}
+        store.commit(shard, tables, {"shard": shard, "dataset": name, "input": {"url": str(path)}} | counts)
+        statuses.update(tables["samples"]["status"].to_pylist())
+    return dict(statuses)
+
+
+def _parts(path: Path) -> Iterator[tuple[str, Part]]:
     rows = read_tsv(path)
-    committed, statuses = store.committed(), dict[str, int]()
-    number = 0
-    while part := list(islice(rows, ROWS_PER_SHARD)):
-        shard = f"{path.stem}-{number // ROWS_PER_SHARD:05}"
-        if shard not in committed:
-            tables = ShardTables(dataset or path.stem, shard)
-            for place, (line, row, problem) in enumerate(part):
-                _add(tables, place, line, row, problem, image_root, str(path))
-            done = tables.finish()
-            counts = {name: table.num_rows for name, table in done.items()}
-            store.commit(
-                shard,
-                done,
-                {"shard": shard, "dataset": dataset or path.stem, "input": {"url": str(path)}} | counts,
-            )
-            for status in done["samples"]["status"].to_pylist():
-                statuses[status] = statuses.get(status, 0) + 1
-        number += len(part)
-    return statuses
+    for number in count():
+        if not (part := list(islice(rows, ROWS_PER_SHARD))):
+            return
+        yield f"{path.stem}-{number:05}", part
+
+
+def _each(
+    dataset: str, todo: Iterator[tuple[str, Part]], root: str, path: str, workers: int
+) -> Iterator[tuple[str, dict[str, pa.Table]]]:
+    if workers <= 1:
+        yield from ((shard, _tables(dataset, shard, part, root, path)) for shard, part in todo)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        under_way = deque[tuple[str, Future[dict[str, pa.Table]]]]()
+        for shard, part in todo:
+            under_way.append((shard, pool.submit(_tables, dataset, shard, part, root, path)))
+            if len(under_way) > 2 * workers:
+                first, future = under_way.popleft()
+                yield first, future.result()
+        yield from ((shard, future.result()) for shard, future in under_way)
+
+
+def _tables(dataset: str, shard: str, part: Part, root: str, path: str) -> dict[str, pa.Table]:
+    tables = ShardTables(dataset, shard)
+    for place, (line, row, problem) in enumerate(part):
+        _add(tables, place, line, row, problem, root, path)
+    return tables.finish()
 
 
 def _add(

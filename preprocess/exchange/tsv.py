@@ -4,7 +4,6 @@ Its columns are those that their public loader reads. It holds words without pos
 here and read back finds each word again by its first unused place in the caption.
 """
 
-import ast
 import csv
 import io
 import re
@@ -20,12 +19,16 @@ from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION, Concept, Span
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
+from macco.preprocess.exchange.literals import literal, phrase_boxes, words
 from macco.preprocess.exchange.names import IMAGES, Names
 
 COLUMNS = (
     "title", "filepath", "object_list", "relation_list", "attribute_list", "relation_phrase_list",
     "attribute_phrase_list", "relation_attribute_phrase_bbox_list", "neg_caption", "neg_image",
 )  # fmt: skip
+READERS = dict.fromkeys(COLUMNS[2:7], words) | {
+    COLUMNS[7]: phrase_boxes, "neg_caption": words, "neg_image": literal
+}  # fmt: skip
 
 IMPORTED = "macco-tsv"  # the setting of a store that was made of such a TSV
 
@@ -152,12 +155,10 @@ def read_tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str | Non
             raise UserError(f"{path} is no MACCO TSV: it has no column {sorted(missing)[0]!r}")
         for row in reader:
             try:
-                literals = {name: ast.literal_eval(row.get(name) or "[]") for name in COLUMNS[2:]}
+                literals = {name: READERS[name](row.get(name) or "[]") for name in COLUMNS[2:]}
                 texts = {name: row[name] or "" for name in COLUMNS[:2]}
                 for text in texts.values():
                     text.encode()  # a byte that is not UTF-8 has become a surrogate
-                if bad := [name for name, value in literals.items() if not isinstance(value, list)]:
-                    raise ValueError(f"{bad[0]} is no list")
                 yield reader.line_num, texts | literals, None
             except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
                 yield reader.line_num, None, f"line {reader.line_num}: {error}"
@@ -195,11 +196,11 @@ def concepts_of(row: dict[str, Any]) -> list[Concept]:
             phrases[phrase] = len(concepts)
             concepts.append(Concept(OBJECT, (span,), phrase.lower(), Span(*found[-1].span()), "NOUN", phrase))
     taken: set[tuple[str, str]] = set()
-    for kind, words, column in (
+    for kind, listed, column in (
         (ATTRIBUTE, row["attribute_list"], "attribute_phrase_list"),
         (RELATION, row["relation_list"], "relation_phrase_list"),
     ):
-        for word in words:
+        for word in listed:
             if (span := place(kind, str(word))) is None:
                 continue
             fitting = (p for p in row[column] if f" {word} " in f" {p} " and (word, p) not in taken)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_model, read_yaml
+from macco.train.evaluation.bundle import bundle, packed
 
 FOLDER: Final = Path(__file__).parents[2] / "data_manifests" / "benchmarks"
 IMAGES: Final = "_images"  # the one file that describes image collections, which benchmarks share
@@ -56,13 +57,13 @@ class Collection(_Strict):
 
 def known_benchmarks() -> list[str]:
     """Names of all described benchmarks."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != IMAGES)
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def load_benchmark_manifest(name: str) -> BenchmarkManifest:
     """Raises UserError where no benchmark has that name, or its file is malformed."""
     path = FOLDER / f"{name}.yaml"
-    if name == IMAGES or not path.is_file():
+    if name not in known_benchmarks():
         raise UserError(f"no benchmark is called {name!r}; there are {', '.join(known_benchmarks())}")
     return read_model(path, BenchmarkManifest)
 
@@ -96,23 +97,54 @@ class Places:
         return self.overrides.get(benchmark, self.root / benchmark)
 
     def images(self, collection: str) -> Path:
-        """Where an image collection lies, whether or not it is there.
+        """Where an image collection lies, whether or not it is there: in its own layout, or the bundle's.
 
         Images inside a benchmark's folder are looked for where that folder was said to be.
         """
-        if collection in self.overrides:
-            return self.overrides[collection]
-        first, *rest = Path(self.collections[collection].folder).parts
-        if first in self.overrides and (moved := self.overrides[first].joinpath(*rest)).is_dir():
-            return moved
-        return self.root.joinpath(first, *rest)
+        return self._there(collection)[0]
+
+    def picture(self, collection: str, path: str) -> Path:
+        """Where an image of a collection lies: the bundle spreads some over several folders."""
+        folders = self._there(collection)
+        if len(folders) > 1:
+            return next((folder / path for folder in folders if (folder / path).is_file()), folders[0] / path)
+        return folders[0] / path
+
+    def packed(self, collection: str) -> str | None:
+        """What to run where a collection lies there as an archive."""
+        return next((line for folder in self._candidates(collection) if (line := packed(folder))), None)
 
     def file(self, manifest: BenchmarkManifest, subset: str) -> Path:
         """The official file of a subset; raises MissingDataError where it is not there."""
-        path = self.folder(manifest.folder or manifest.name) / manifest.files[subset].path
+        path = self.find(manifest, subset)
         if not path.is_file():
-            raise MissingDataError(f"{manifest.name}: no {path}; {manifest.get}")
+            raise MissingDataError(f"{manifest.name}: no {path}; {packed(path.parent) or manifest.get}")
         return path
+
+    def find(self, manifest: BenchmarkManifest, subset: str) -> Path:
+        """Where the official file of a subset lies, or would: in the benchmark's own layout, or the bundle's."""
+        home = manifest.folder or manifest.name
+        there = bundle().benchmarks.get(home)
+        folders, names = [self.folder(home)], [manifest.files[subset].path]
+        if there is not None:
+            folders += [self.root / folder for folder in there.folders if home not in self.overrides]
+            names += [there.files[subset]] if subset in there.files else []
+        paths = [folder / name for folder in folders for name in names]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def _there(self, collection: str) -> list[Path]:
+        """The folders of a collection that are there; where none is, the one that it should be in."""
+        folders = self._candidates(collection)
+        return [folder for folder in folders if folder.is_dir()] or folders[:1]
+
+    def _candidates(self, collection: str) -> list[Path]:
+        if collection in self.overrides:
+            return [self.overrides[collection]]
+        first, *rest = Path(self.collections[collection].folder).parts
+        if first in self.overrides and (moved := self.overrides[first].joinpath(*rest)).is_dir():
+            return [moved]
+        others = bundle().images.get(collection, [])
+        return [self.root.joinpath(first, *rest), *(self.root / folder for folder in others)]
 
 
 def sha256(path: Path) -> str:

@@ -72,8 +72,11 @@ def _absent(manifest: BenchmarkManifest, places: Places, files: dict[str, bool])
         folder = places.images(name)
         inside = {path: files.pop(path) for path in list(files) if Path(path).is_relative_to(folder)}
         if lost := sum(inside.values()):
-            get = places.collections[name].get or manifest.get
+            get = places.packed(name) or places.collections[name].get or manifest.get
             lines.append(f"{lost} of {len(inside)} image files are not in {folder}: {get}")
+    if lost := sum(files.values()):
+        first = min(path for path, missing in files.items() if missing)
+        lines.append(f"{lost} of {len(files)} other image files are not there, {first} first: {manifest.get}")
     return lines
 
 
@@ -150,7 +153,7 @@ def _percent(value: float) -> float | None:
 def _changed_files(benchmark: Benchmark) -> list[str]:
     notes = []
     for subset, file in benchmark.manifest.files.items():
-        path = benchmark.places.folder(benchmark.name) / file.path
+        path = benchmark.places.find(benchmark.manifest, subset)
         if file.sha256 is not None and path.is_file() and sha256(path) != file.sha256:
             notes.append(f"{path.name} ({subset}) is not the file of the described checksum")
     return notes

@@ -71,7 +71,7 @@ class Benchmark(ABC):
 
     def picture(self, collection: str, path: str, crop: tuple[int, int, int, int] | None = None) -> Picture:
         """A picture of an image collection."""
-        return Picture(str(self.places.images(collection) / path), crop=crop)
+        return Picture(str(self.places.picture(collection, path)), crop=crop)
 
     def subsets(self, judged: Judged, criterion: str = "right") -> dict[str, Mean]:
         """A figure for each described subset."""

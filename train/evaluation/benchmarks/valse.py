@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from macco.train.evaluation.benchmarks.base import Benchmark, numbered, read_json
+from macco.train.evaluation.bundle import bundle
 from macco.train.evaluation.item import Item, Picture
 from macco.train.evaluation.judged import Judged, Mean, mean_of
 
@@ -30,7 +31,11 @@ class Valse(Benchmark):
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         for name, row in numbered(read_json(path)):
-            if row["mturk"]["caption"] >= VOTES:
+            if "image_path" in row:  # the MACCO authors' form, of pairs that are chosen already
+                root = self.places.root / bundle().benchmarks[self.name].roots[subset]
+                picture = Picture(str(root / row["image_path"]))
+                yield Item(subset, name, (picture,), (row["pos_caption"], row["neg_caption"]))
+            elif row["mturk"]["caption"] >= VOTES:
                 yield Item(subset, name, (self._picture(row),), (row["caption"], row["foil"]))
 
     def _picture(self, row: Any) -> Picture:

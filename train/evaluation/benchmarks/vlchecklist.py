@@ -19,8 +19,11 @@ class VlCheckList(Benchmark):
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         collection = {"swig": "swig", "hake": "hake"}.get(subset.split()[-1], "vg")  # VAW's images are VG's
-        for name, (image, captions) in numbered(read_json(path)):
-            for pair, texts in enumerate(zip(captions["POS"], captions["NEG"], strict=True)):
+        for name, row in numbered(read_json(path)):
+            # [image, captions], or one mapping a pair: the MACCO authors' form.
+            image, captions = (row["image_path"], row) if isinstance(row, dict) else row
+            pairs = zip(_texts(captions["POS"]), _texts(captions["NEG"]), strict=True)
+            for pair, texts in enumerate(pairs):
                 category = "first" if pair == 0 else ""
                 yield Item(subset, f"{name}/{pair}", (self.picture(collection, image),), texts, category)
 
@@ -42,3 +45,7 @@ class VlCheckList(Benchmark):
                 mean_of([mean(f"att {kind} vaw"), mean(f"att {kind} vg")]) for kind in types
             ),
         }
+
+
+def _texts(one_or_more: str | list[str]) -> list[str]:
+    return [one_or_more] if isinstance(one_or_more, str) else one_or_more
