@@ -70,7 +70,8 @@ def reproduce(
     """
     import shlex
 
-    from macco.train.distributed.processes import asked_to_stop, choose_device
+    from macco.pipeline.devices import choose_device
+    from macco.train.distributed.processes import asked_to_stop
     from macco.train.layers import parse
     from macco.train.objectives.objective import Scoring
     from macco.train.study.reproduce.roads import Order, Road
