@@ -7,7 +7,8 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import IO, Any, Final, cast
 
@@ -97,6 +98,25 @@ def fingerprint(url: str) -> dict[str, Any]:
         "mtime": time.isoformat() if isinstance(time, datetime) else time,
         "etag": None if etag is None else str(etag).strip('"'),
     }
+
+
+def stamps(urls: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+    """The fingerprint of each file, with a local one's ctime, which no copying tool sets back; None: no such file.
+
+    Object stores answer from the listing of the folder that `expand` made; HTTP is asked file by file, at once.
+    """
+
+    def stamp(url: str) -> dict[str, Any] | None:
+        try:
+            return fingerprint(url) | ({"ctime": os.stat(url).st_ctime} if is_local(url) else {})
+        except FileNotFoundError:
+            return None
+
+    names = list(dict.fromkeys(urls))
+    if all(map(is_local, names)):
+        return {url: stamp(url) for url in names}
+    with ThreadPoolExecutor(32) as threads:
+        return dict(zip(names, threads.map(stamp, names), strict=True))
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:

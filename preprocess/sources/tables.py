@@ -59,10 +59,16 @@ def count(source: Table) -> int:
     return len(index.starts) - 1 + len(index.broken)
 
 
-def read(source: Table, start: int, stop: int | None) -> Iterator[SourceImage]:
+def holds_images(source: Table) -> bool:
+    """Tell a table that holds images from one that names their files."""
+    return _index(source).embedded
+
+
+def read(source: Table, start: int, stop: int | None, *, follow: bool = True) -> Iterator[SourceImage]:
     """Yield the images [start, stop) of a table, in the order in which they first appear.
 
-    Rows of one image need not be neighbours. Rows that do not fit the header come last, as "bad_row".
+    Rows of one image need not be neighbours. Rows that do not fit the header come last, as "bad_row". Image
+    files are opened only to `follow` the paths to them.
     """
     index = _index(source)
     images = len(index.starts) - 1
@@ -85,14 +91,20 @@ def read(source: Table, start: int, stop: int | None) -> Iterator[SourceImage]:
                 texts += captions_of(column[row])
         number = str(rows[head])
         key = number.zfill(9) if names is None else _text(names[head]) or f"row-{number}"
-        yield _item(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root)
+        yield _item(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root, follow)
     end = images + len(index.broken) if stop is None else stop
     for line, problem in index.broken[max(0, start - images) : max(0, end - images)]:
         yield SourceImage(f"line-{line}", (), None, source.url, status=Status.BAD_ROW, error=problem)
 
 
 def _item(
-    key: str, captions: tuple[str | CaptionError, ...], picture: Any, cell: str, url: str, root: str
+    key: str,
+    captions: tuple[str | CaptionError, ...],
+    picture: Any,
+    cell: str,
+    url: str,
+    root: str,
+    follow: bool,
 ) -> SourceImage:
     """Make an SourceImage of bytes (in `cell`, "column/row"), of Hugging Face's {bytes, path}, or of a path."""
     if isinstance(picture, dict):
@@ -107,6 +119,8 @@ def _item(
             key, captions, None, url, cell, status=Status.MISSING_IMAGE, error="the image field is empty"
         )
     source = join(root, picture)
+    if not follow:
+        return SourceImage(key, captions, None, source, picture)
     try:
         with open_url(source) as stream:
             data = stream.read(MAX_BYTES + 1)

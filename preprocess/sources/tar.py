@@ -1,14 +1,17 @@
 """webdataset and img2dataset tars, read as a stream, one sample in memory at a time."""
 
+import contextlib
 import gzip
+import io
 import json
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
+import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -68,16 +71,17 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
     seen: set[str] = set()
     damage = None
     try:
-        for sample in _samples(url, kinds, "gzip" if compressed else None):
-            item = _item(sample, url, captions, kinds)
-            if compressed:
-                item = replace(item, offset=None)
-            key = _unused(item.key, seen)
-            if key != item.key:
-                words = f"{item.key!r} was already in this tar"
-                item = replace(item, key=key, image=None, status=Status.DUPLICATE_KEY, error=words)
-            seen.add(key)
-            yield item
+        with open_url(url, compression="gzip" if compressed else None) as stream:
+            for sample in _samples(stream, kinds):
+                item = _item(sample, url, captions, kinds)
+                if compressed:
+                    item = replace(item, offset=None)
+                key = _unused(item.key, seen)
+                if key != item.key:
+                    words = f"{item.key!r} was already in this tar"
+                    item = replace(item, key=key, image=None, status=Status.DUPLICATE_KEY, error=words)
+                seen.add(key)
+                yield item
     except TarDamageError as error:
         damage = str(error)
     read = len(seen)
@@ -94,6 +98,18 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
             yield SourceImage(
                 key, captions_of(row.get("caption")), None, url, status=Status.DOWNLOAD_FAILED, error=words
             )
+
+
+def begin(url: str, captions: tuple[str, ...], image: str | None, size: int) -> Iterator[SourceImage]:
+    """Yield the samples that lie whole in the first `size` bytes of a tar. No more of it is fetched."""
+    kinds = tuple(image.lower().split(";")) if image else IMAGE
+    filesystem, path = fsspec.core.url_to_fs(url)
+    stream = io.BytesIO(filesystem.cat_file(path, start=0, end=size))
+    if url.endswith(("gz", "tgz")):
+        stream = cast(io.BytesIO, gzip.GzipFile(fileobj=stream))
+    with contextlib.suppress(TarDamageError):
+        for sample in _samples(stream, kinds):
+            yield _item(sample, url, captions, kinds)
 
 
 def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -167,7 +183,7 @@ def _pax_records(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _samples(url: str, kinds: tuple[str, ...], compression: str | None) -> Iterator[_Sample]:
+def _samples(stream: IO[bytes], kinds: tuple[str, ...]) -> Iterator[_Sample]:
     extensions = {*kinds, "txt", "json"}
 
     def wanted(name: str) -> bool:
@@ -175,24 +191,23 @@ def _samples(url: str, kinds: tuple[str, ...], compression: str | None) -> Itera
         return match is not None and match[2].lower() in extensions
 
     sample: _Sample | None = None
-    with open_url(url, compression=compression) as stream:
-        try:
-            for member in members(stream, wanted):
-                match = _SAMPLE.fullmatch(member.name)
-                if match is None:  # hidden files and files without extension are no samples
-                    continue
-                key, extension = match[1], match[2].lower()
-                if sample is not None and (sample.key != key or extension in sample.members):
-                    yield sample
-                    sample = None
-                sample = sample or _Sample(key)
-                sample.members[extension] = member
-        except TarDamageError:
-            if sample and sample.members.keys() & set(kinds) and sample.members.keys() & {"txt", "json"}:
+    try:
+        for member in members(stream, wanted):
+            match = _SAMPLE.fullmatch(member.name)
+            if match is None:  # hidden files and files without extension are no samples
+                continue
+            key, extension = match[1], match[2].lower()
+            if sample is not None and (sample.key != key or extension in sample.members):
                 yield sample
-            raise
-        if sample is not None:
+                sample = None
+            sample = sample or _Sample(key)
+            sample.members[extension] = member
+    except TarDamageError:
+        if sample and sample.members.keys() & set(kinds) and sample.members.keys() & {"txt", "json"}:
             yield sample
+        raise
+    if sample is not None:
+        yield sample
 
 
 def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> SourceImage:
