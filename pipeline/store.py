@@ -111,6 +111,11 @@ class Store(Folder):
             raise UserError(f"cannot write to {url}: {error}") from error
         return store
 
+    def close(self) -> None:
+        """Let others write; the store is done with, or its end does the same."""
+        if self._lock is not None:
+            self._lock.release()
+
     def description(self) -> dict[str, Any]:
         """store.json: the schema version, and every setting that shaped the rows."""
         return self._json("store.json")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +111,8 @@ def _extract(
     from macco.preprocess.extraction.run import extract_shards
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    summary = extract_shards(store, todo, config, run, replace=replace)
+    with closing(store):
+        summary = extract_shards(store, todo, config, run, replace=replace)
     total = sum(summary.samples.values())
     bad = {status: count for status, count in sorted(summary.samples.items()) if status != "ok"}
     rate = f", {total / summary.seconds:.0f} samples/s" if total else ""

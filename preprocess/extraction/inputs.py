@@ -277,7 +277,9 @@ class _Comparison:
         """Refuse a table whose rows, an image file with a caption, another table has already."""
         gone = {name for one in self.done.replacements for name in (*one.shards, *one.gone)}
         files = [
-            url for url, held in self.held.items() if any(_names_files(one.shard) for one in held.values())
+            url
+            for url, held in self.held.items()
+            if any(one.shard.format != "webdataset" for one in held.values())
         ]
         todo = [job.shard for job in self.done.todo if job.redo is None and _names_files(job.shard)]
         urls = list(dict.fromkeys(shard.url for shard in todo))

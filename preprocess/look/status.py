@@ -36,7 +36,7 @@ def _inputs(store: Store) -> list[dict[str, Any]]:
     ways: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for record in store.records().values():
         given = record["input"]
-        way = {name: given[name] for name in (*READING, "rows_per_shard") if given.get(name)}
+        way = {name: given.get(name) or "default" for name in (*READING, "rows_per_shard")}
         ways[tuple((name, str(value)) for name, value in way.items())].append(record | {"way": way})
     return [
         found[0]["way"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import Status
-from macco.pipeline.urls import folder, join, open_url
+from macco.pipeline.urls import folder, join, open_url, stamps
 from macco.preprocess.graph.refusal import CaptionError, captions_of
 from macco.preprocess.sources.source_image import MAX_BYTES, SourceImage
 
@@ -147,8 +147,12 @@ def _text(value: Any) -> str:
     )
 
 
-@lru_cache(maxsize=1)
 def _index(source: Table) -> _Index:
+    return _loaded(source, repr(stamps([source.url])))
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Table, stamp: str) -> _Index:  # the stamp: a file that was changed is read again
     load = {"table": _delimited, "parquet": _parquet, "coco": _coco}[source.format]
     try:
         return load(source)
