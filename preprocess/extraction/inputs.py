@@ -1,24 +1,18 @@
 """Is this input in the store already? What of a plan is new, has grown, takes another's place, or is refused."""
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-
 from macco.pipeline.errors import UserError
-from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.pipeline.urls import folder, stamps, stem
+from macco.preprocess.extraction.repeats import firsts, refuse_overlaps
 from macco.preprocess.extraction.shard import Job
-from macco.preprocess.sources import Shard, tables
-from macco.preprocess.sources.content import STAND_INS, State, first_in, state
+from macco.preprocess.sources import Shard
+from macco.preprocess.sources.content import STAND_INS, State, state
 from macco.preprocess.sources.shard import READING
-
-_ROWS = 100_000  # of a table, looked up together
 
 
 @dataclass
@@ -61,7 +55,6 @@ class _Comparison:
         self.store, self.replace = store, replace
         self.held: dict[str, dict[str, _Held]] = defaultdict(dict)  # by URL and name
         self.names: dict[str, str] = {}  # of every shard that the store knows, with its URL
-        self.sizes: Counter[int] = Counter()
         self.given_up: dict[str, Shard] = {}  # by URL
         for name, record in store.records().items():
             shard = Shard.of(record)
@@ -78,14 +71,14 @@ class _Comparison:
     def work(self, jobs: Sequence[Job]) -> Work:
         files: dict[str, list[Shard]] = defaultdict(list)
         for job in jobs:
-            files[job.shard.url].append(job.shard)
+            if job.redo is None:
+                files[job.shard.url].append(job.shard)
         try:
-            self.stamps = stamps(files if self.held else ())
+            self.stamps = stamps(job.shard.url for job in jobs if job.shard.url in self.held)
             for job in jobs:
                 if job.redo is not None:
                     self._check_kept(job.shard, job.redo)
                     self._replace([job.shard], (), job.redo)
-                    files.pop(job.shard.url)
             for url in self.held.keys() & files.keys():
                 files[url] = self._named(files[url], next(iter(self.held[url].values())).shard.file)
             new = {url: shards for url, shards in files.items() if url not in self.held}
@@ -99,7 +92,7 @@ class _Comparison:
                     self._replace(shards, old)
                 else:
                     self.done.todo += [Job(shard) for shard in self._free(url, shards)]
-            self._overlaps()
+            self._refuse_overlaps()
         except OSError as error:
             raise UserError(f"cannot compare the shards with those of {self.store.url}: {error}") from error
         return self.done
@@ -210,45 +203,22 @@ class _Comparison:
     # Files that the store does not know
 
     def _repeats(self, new: Mapping[str, list[Shard]]) -> dict[str, str]:
-        """The new files that take the place of files in the store, whose first sample they begin with.
-
-        Raises UserError where they are not to.
-        """
+        """The new files that take the places of files in the store, whose first sample they begin with."""
         known = {
             first: one.shard.url
             for held in self.held.values()
             for one in held.values()
             if (first := one.input.get("content", {}).get("first"))
         }
-        asked = list(new)
-        if not known:  # nothing to be compared with but each other
-            if len(new) < 2:
-                return {}
-            found = stamps(new)
-            sizes = Counter(stamp["size"] for stamp in found.values() if stamp is not None)
-            asked = [
-                url
-                for url, stamp in found.items()
-                if stamp is not None and (sizes[stamp["size"]] > 1 or new[url][0].format != "webdataset")
-            ]
-        places, firsts = dict[str, str](), dict[str, str]()
-        with ThreadPoolExecutor(16) as threads:
-            for url, first in zip(asked, threads.map(_first, (new[url][0] for url in asked)), strict=True):
-                if first is None:
-                    continue
-                if first in firsts:
-                    raise UserError(
-                        f"{url} begins with the same sample as {firsts[first]}: give one of them, "
-                        "or extract them into two stores"
-                    )
-                firsts[first] = url
-                if first in known and not self.replace:
-                    raise UserError(
-                        f"{url} begins with the same sample as {known[first]}, which is in {self.store.url}: "
-                        "leave it out or use another --out; --replace puts it in that file's place"
-                    )
-                if first in known:
-                    places[url] = known[first]
+        places = dict[str, str]()
+        for url, first in firsts([shards[0] for shards in new.values()], alone=not known).items():
+            if first in known and not self.replace:
+                raise UserError(
+                    f"{url} begins with the same sample as {known[first]}, which is in {self.store.url}: "
+                    "leave it out or use another --out; --replace puts it in that file's place"
+                )
+            if first in known:
+                places[url] = known[first]
         return places
 
     def _free(self, url: str, shards: list[Shard]) -> list[Shard]:
@@ -271,41 +241,15 @@ class _Comparison:
     def _named(self, shards: list[Shard], file: str) -> list[Shard]:
         return shards if shards[0].file == file else [shard.named(file) for shard in shards]
 
-    # Rows of tables
-
-    def _overlaps(self) -> None:
-        """Refuse a table whose rows, an image file with a caption, another table has already."""
+    def _refuse_overlaps(self) -> None:
         gone = {name for one in self.done.replacements for name in (*one.shards, *one.gone)}
-        files = [
-            url
-            for url, held in self.held.items()
-            if any(one.shard.format != "webdataset" for one in held.values())
+        held = [
+            (name, url)
+            for url, shards in self.held.items()
+            for name, one in shards.items()
+            if one.shard.format != "webdataset" and name not in gone
         ]
-        todo = [job.shard for job in self.done.todo if job.redo is None and _names_files(job.shard)]
-        urls = list(dict.fromkeys(shard.url for shard in todo))
-        if not todo or len({*urls, *files}) < 2:
-            return
-        held = [(name, url) for url in files for name in self.held[url] if name not in gone]
-        database = connect(self.store)
-        database.execute("CREATE TEMP TABLE coming (file VARCHAR, source VARCHAR, caption VARCHAR)")
-        for rows in _batches((shard.url, *row) for shard in todo for row in _paths(shard)):
-            coming = pa.table(dict(zip(("file", "source", "caption"), zip(*rows, strict=True), strict=True)))
-            database.register("rows", coming).execute("INSERT INTO coming SELECT * FROM rows")
-        names = pa.table({"shard": [name for name, _ in held], "url": [url for _, url in held]},
-                         schema=pa.schema({"shard": pa.string(), "url": pa.string()}))  # fmt: skip
-        database.register("held", names)
-        twice = """
-            SELECT file, other, source, caption FROM (
-                SELECT file, url AS other, source, caption
-                FROM coming JOIN samples USING (source, caption) JOIN held USING (shard)
-                UNION ALL
-                SELECT max(file), min(file), source, caption FROM coming GROUP BY source, caption
-            ) WHERE file <> other ORDER BY ALL LIMIT 1"""
-        for file, other, source, caption in database.execute(twice).fetchall():
-            raise UserError(
-                f"{file} has a row that {other} has already ({source}, {caption!r}): "
-                "take such rows out, or use another --out"
-            )
+        refuse_overlaps(self.store, [job.shard for job in self.done.todo if job.redo is None], held)
 
 
 def _stamped(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -331,29 +275,3 @@ def _reaches(shard: Shard, other: Shard) -> bool:
 def _meet(one: Shard, other: Shard) -> bool:
     ends = [float("inf") if shard.stop is None else shard.stop for shard in (one, other)]
     return max(one.start, other.start) < min(ends)
-
-
-def _first(shard: Shard) -> str | None:
-    try:
-        return first_in(shard)
-    except OSError:
-        return None  # its extraction will say so
-
-
-def _names_files(shard: Shard) -> bool:
-    return shard.format != "webdataset" and not (
-        shard.format == "parquet" and tables.holds_images(shard.table())
-    )
-
-
-def _paths(shard: Shard) -> Iterator[tuple[str, str]]:
-    """Image file and caption of a table's rows."""
-    for image in shard.glance():
-        for caption in image.captions:
-            if isinstance(caption, str) and image.source != shard.url:
-                yield image.source, caption
-
-
-def _batches(rows: Iterator[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
-    while batch := list(islice(rows, _ROWS)):
-        yield batch

@@ -251,6 +251,21 @@ class TestChanged:
         with pytest.raises(UserError, match="was changed since shard a"):  # y lies elsewhere now
             extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
 
+    def test_retry_mends_several_shards_of_a_table(self, tmp_path: Path) -> None:
+        file, out = table(tmp_path / "t.tsv", [1, 2, 3, 4]), tmp_path / "store"
+        for number in (1, 4):
+            (tmp_path / f"{number}.jpg").write_bytes(b"broken")
+        extract(out, file, rows_per_shard=2)
+        for number in (1, 4):
+            (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+        store = Store.create(str(out), CONFIG.settings())
+        with closing(store):
+            done = extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
+        assert done.samples == {"ok": 4}
+        assert status(store)["samples"] == {"ok": 4}
+        assert rows(out) == fresh(file)
+        assert extract(out, file, rows_per_shard=2).skipped == 2
+
 
 class TestReadOtherwise:
     @pytest.mark.parametrize(
