@@ -79,6 +79,11 @@ def open_plain(url: str) -> IO[bytes]:
     else:
         stream.close()
         stream = open_url(url)
+    return unpacked(stream, packed)
+
+
+def unpacked(stream: IO[bytes], packed: str | None) -> IO[bytes]:
+    """A stream of what lies behind a compression, by its name; None: the stream itself."""
     return stream if packed is None else cast(IO[bytes], _Unpacked(stream, packed))
 
 

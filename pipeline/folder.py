@@ -53,6 +53,8 @@ class Folder:
         self.fs.makedirs(self.path(folder), exist_ok=True)
 
     def read(self, name: str) -> bytes:
+        if self.local:  # ten thousand records in no time
+            return Path(self.path(name)).read_bytes()
         data: bytes = self.fs.cat_file(self.path(name))
         return data
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,10 @@ from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.views import views_sql
 
 Settings = Mapping[str, Any]
+
+_STAGED = "replacing"  # shards that are to take the place of others, as whole as those
+_PARTS = (*TABLES, "shards")
+_REPLACE = f"{_STAGED}/commit.json"  # while it is there, a replacement is decided and not yet carried out
 
 # Ids share long prefixes with their neighbours, which delta encoding stores once.
 _DELTA = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id", "key")
@@ -55,6 +61,7 @@ class Store(Folder):
             raise UserError(
                 f"{url} has schema version {version}, this macco reads {READ_VERSIONS}: extract it anew"
             )
+        store._go_on()
         return store
 
     @classmethod
@@ -91,8 +98,9 @@ class Store(Folder):
                     raise UserError(
                         f"another macco-prep is writing to {url}: wait for it, or choose another --out"
                     )
-                for folder in ("", *TABLES, "shards", "failed"):
+                for folder in ("", *TABLES, "shards", "failed", *(f"{_STAGED}/{name}" for name in _PARTS)):
                     store.sweep(folder)
+                store._finish()
             for name, schema in TABLES.items():
                 # A view over a glob that matches nothing is an error: a file without rows gives it a schema.
                 store.put(f"{name}/_schema.parquet", parquet_bytes(schema))
@@ -111,6 +119,11 @@ class Store(Folder):
             self.put("views.sql", views_sql(self.url).encode())
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}") from error
+
+    def close(self) -> None:
+        """Let others write; the store is done with, or its end does the same."""
+        if self._lock is not None:
+            self._lock.release()
 
     def description(self) -> dict[str, Any]:
         """store.json: the schema version, and every setting that shaped the rows."""
@@ -136,6 +149,15 @@ class Store(Folder):
     def shard(self, name: str) -> dict[str, Any]:
         """The commit record of one shard."""
         return self._json(f"shards/{name}.json")
+
+    def records(self, folder: str = "shards") -> dict[str, dict[str, Any]]:
+        """The records of all shards that are committed, or of the "failed" ones, by name and in order."""
+        names = sorted(self.names(".json", folder) - {"_schema"})
+        files = [f"{folder}/{name}.json" for name in names]
+        if self.local:
+            return dict(zip(names, map(self._json, files), strict=True))
+        with ThreadPoolExecutor(32) as threads:  # an object store takes its time for each
+            return dict(zip(names, threads.map(self._json, files), strict=True))
 
     def failure(self, name: str) -> dict[str, Any]:
         """Why a shard was given up."""
@@ -164,6 +186,79 @@ class Store(Folder):
             self.remove(f"failed/{shard}.json")
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def stage(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
+        """Write a shard beside what the store holds: nobody sees it until `replace`."""
+        try:
+            for part in _PARTS:
+                self.make(f"{_STAGED}/{part}")
+            for name, schema in TABLES.items():
+                self.put(f"{_STAGED}/{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
+            self.put(f"{_STAGED}/shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def staged(self) -> dict[str, dict[str, Any]]:
+        """The records of the shards that are written beside the others, by name."""
+        return self.records(f"{_STAGED}/shards")
+
+    def unstage(self, shard: str) -> None:
+        """Drop a shard that was written beside the others."""
+        self.remove(f"{_STAGED}/shards/{shard}.json")
+        for name in TABLES:
+            self.remove(f"{_STAGED}/{name}/{shard}.parquet")
+
+    def replace(self, shards: Sequence[str], gone: Sequence[str] = ()) -> None:
+        """Let staged shards take the places of those of the same names and of those that are to be `gone`.
+
+        All at once: a kill before leaves the old shards, one after it the new ones. One in the middle is made
+        good by whoever opens the store next.
+        """
+        try:
+            decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
+            self.put(_REPLACE, json.dumps(decided).encode())
+            self._finish()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; give the command again") from error
+
+    def _finish(self) -> None:
+        """Carry out what `replace` decided, if anything is left of it; twice is once."""
+        if not self.exists(_REPLACE):
+            return
+        decided = self._json(_REPLACE)
+        left = [shard for shard in decided["shards"] if self.exists(f"{_STAGED}/shards/{shard}.json")]
+        for shard in [*decided["gone"], *left]:  # old rows and new ones are never seen together
+            self.remove(f"shards/{shard}.json")
+        for shard in left:
+            for path in [*(f"{name}/{shard}.parquet" for name in TABLES), f"shards/{shard}.json"]:
+                if self.exists(f"{_STAGED}/{path}"):
+                    self._move(f"{_STAGED}/{path}", path)
+            self.remove(f"failed/{shard}.json")
+        for shard in decided["gone"]:
+            for path in [*(f"{name}/{shard}.parquet" for name in TABLES), f"failed/{shard}.json"]:
+                self.remove(path)
+        self.remove(_REPLACE)
+
+    def _move(self, name: str, to: str) -> None:
+        if self.local:
+            os.replace(self.path(name), self.path(to))
+        else:
+            self.fs.mv(self.path(name), self.path(to))
+
+    def _go_on(self) -> None:
+        """Finish what a killed process decided, unless that process is another and still at work."""
+        if not self.exists(_REPLACE):
+            return
+        try:
+            lock = self.lock() if self.local else None
+            if lock is not None or not self.local:
+                self._finish()
+            if lock is not None:
+                lock.release()
+        except OSError as error:
+            raise UserError(
+                f"a replacement of shards in {self.url} was cut short, and cannot be finished here: {error}"
+            ) from error
 
     def commit_compacted(self, shards: Sequence[str], source: "Store") -> None:
         """Put some shards of another store into one file per table, a row group or more for each shard."""

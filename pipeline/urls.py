@@ -4,10 +4,12 @@ A local file is always a plain absolute path, never `file://...`; everything els
 """
 
 import glob
+import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import IO, Any, Final, cast
 
@@ -161,6 +163,8 @@ def fingerprint(url: str) -> dict[str, Any]:
     """Describe a file's state, ready for JSON: url, size in bytes, mtime and etag where they are known."""
     fs, path = filesystem(url)
     info = fs.info(path)
+    if info["type"] == "directory":
+        info = _together(fs.find(path, detail=True))
     time = next((info[key] for key in _TIMES if info.get(key) is not None), None)
     etag = info.get("ETag", info.get("etag"))
     return {
@@ -168,6 +172,18 @@ def fingerprint(url: str) -> dict[str, Any]:
         "size": info.get("size"),
         "mtime": time.isoformat() if isinstance(time, datetime) else time,
         "etag": None if etag is None else str(etag).strip('"'),
+    }
+
+
+def _together(files: dict[str, Any]) -> dict[str, Any]:
+    """The state of a folder's files as one: another where any was added, changed or taken away."""
+    told = [
+        (name, info.get("size"), *(str(info.get(key)) for key in _TIMES))
+        for name, info in sorted(files.items())
+    ]
+    return {
+        "size": sum(info.get("size") or 0 for info in files.values()),
+        "etag": hashlib.blake2b(repr(told).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest(),
     }
 
 
@@ -179,6 +195,29 @@ def _existing(name: str) -> tuple[str, str]:
     while not os.path.exists(root):
         root = os.path.dirname(root)
     return root, os.path.relpath(name, root) if root != name else ""
+
+
+def stamps(urls: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+    """The fingerprint of each file, with a local one's ctime, which no copying tool sets back; None: no such file.
+
+    Object stores answer from the listing of the folder that `expand` made; HTTP is asked file by file, at once.
+    """
+
+    def stamp(url: str) -> dict[str, Any] | None:
+        try:
+            if not is_local(url) or os.path.isdir(url):
+                return fingerprint(url)
+            now = os.stat(url)  # of ten thousand tars in no time
+            times = {"mtime": now.st_mtime, "etag": None, "ctime": now.st_ctime}
+            return {"url": url, "size": now.st_size} | times
+        except FileNotFoundError:
+            return None
+
+    names = list(dict.fromkeys(urls))
+    if all(map(is_local, names)):
+        return {url: stamp(url) for url in names}
+    with ThreadPoolExecutor(32) as threads:
+        return dict(zip(names, threads.map(stamp, names), strict=True))
 
 
 def _braces(name: str, pattern: str) -> Iterator[str]:

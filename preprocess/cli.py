@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,13 +68,21 @@ def extract(
     rows_per_shard: Annotated[
         int, typer.Option(help="Images in one shard of a table, COCO JSON or Parquet.")
     ] = 1000,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Do the shards of files again that were changed, moved or are read otherwise than before.",
+        ),
+    ] = False,
     *,
     config: ExtractConfig,
     run: RunConfig,
 ) -> None:
     """Extract concepts and boxes from image-caption shards into a store.
 
-    The same command goes on where a killed one stopped. Exit code 1 if a shard was given up, or no sample is usable.
+    The same command goes on where a killed one stopped, and takes up what files have grown by. Exit code 1 if a
+    shard was given up, or no sample is usable.
 
     Examples:
 
@@ -98,16 +107,19 @@ def extract(
             key_field=key_field, image_root=image_root, rows_per_shard=rows_per_shard,
         )  # fmt: skip
     store = Store.create(out, config.settings())
-    _extract(store, [Job(shard) for shard in todo], config, run)
+    _extract(store, [Job(shard) for shard in todo], config, run, replace=replace)
 
 
-def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunConfig) -> None:
+def _extract(
+    store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunConfig, *, replace: bool = False
+) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
     from macco.pipeline.coverage import few_boxes
     from macco.preprocess.extraction.run import extract_shards
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    summary = extract_shards(store, todo, config, run)
+    with closing(store):
+        summary = extract_shards(store, todo, config, run, replace=replace)
     total = sum(summary.samples.values())
     bad = {status: count for status, count in sorted(summary.samples.items()) if status != "ok"}
     rate = f", {total / summary.seconds:.0f} samples/s" if total else ""
@@ -120,7 +132,10 @@ def _extract(store: "Store", todo: "list[Job]", config: ExtractConfig, run: RunC
     for shard, why in sorted(summary.failed.items()):
         print(f"failed: {shard}: {why}", file=sys.stderr)
     if summary.failed:
-        print(f"try them again with: macco-prep retry {store.url}", file=sys.stderr)
+        if summary.failed.keys() <= store.failed():
+            print(f"try them again with: macco-prep retry {store.url}", file=sys.stderr)
+        else:
+            print("what they were to replace is still there; give the same command again", file=sys.stderr)
     nothing = total and not summary.samples.get("ok")
     if nothing:
         print(

@@ -156,7 +156,7 @@ def run_on_ray(
                     statuses = ray.get(ref)
                     stillborn = 0
                     if started is not None:
-                        attempts.progress.committed(statuses)
+                        attempts.done(started, statuses)
                 except RayTaskError as error:
                     if isinstance(error.cause, UserError):
                         raise error.cause from None

@@ -10,6 +10,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.extraction.attempts import Attempts
+from macco.preprocess.extraction.inputs import work_of
 from macco.preprocess.extraction.progress import RunProgress
 from macco.preprocess.extraction.shard import Extractor, Job
 
@@ -25,28 +26,26 @@ class Summary:
     seconds: float = 0.0
 
 
-def extract_shards(store: Store, jobs: Sequence[Job], config: ExtractConfig, run: RunConfig) -> Summary:
-    """Do every job whose shard the store has not committed, or whose rows are to be done again.
+def extract_shards(
+    store: Store, jobs: Sequence[Job], config: ExtractConfig, run: RunConfig, *, replace: bool = False
+) -> Summary:
+    """Do every job whose shard the store does not hold, or holds of less or otherwise (see inputs.py).
 
     Raises UserError where nothing further can succeed (the output cannot be written, an actor cannot
-    start); a shard that fails after its retries is listed in the summary, and the others go on.
+    start), and before anything is done for an input that is not to enter; a shard that fails after its retries
+    is listed in the summary, and the others go on.
     """
-    committed = store.committed()
-    todo = []
-    for job in jobs:
-        name, url = job.shard.name, job.shard.url
-        if name not in committed or job.redo is not None:
-            todo.append(job)
-        elif (was := store.shard(name)["input"]["url"]) != url:
-            raise UserError(
-                f"shard {name} of {store.url} was extracted from {was}, not {url}: use another --out"
-            )
-    skipped = len(jobs) - len(todo)
+    work = work_of(store, jobs, replace)
+    todo, skipped = work.todo, work.skipped
+    for name in store.staged():  # by a run that was killed
+        store.unstage(name)
     with RunProgress(len(jobs), skipped) as progress:
-        attempts = Attempts(store, run.retries, progress)
-        if run.workers == 0:
+        attempts = Attempts(store, run.retries, progress, work.replacements)
+        if not todo:
+            pass  # not even the models are loaded
+        elif run.workers == 0:
             _in_process(store, todo, config, attempts)
-        elif todo:
+        else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported
             from macco.preprocess.extraction.on_ray import run_on_ray
 
@@ -62,7 +61,7 @@ def _in_process(store: Store, todo: Sequence[Job], config: ExtractConfig, attemp
     while pending:
         job = pending.popleft()
         try:
-            attempts.progress.committed(extractor.commit(store, job))
+            attempts.done(job, extractor.commit(store, job))
         except UserError:
             raise
         except Exception:

@@ -18,12 +18,13 @@ from PIL.Image import Image
 from macco.pipeline.pictures import Decoded, ImageError, decode
 from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status
 from macco.pipeline.store import Store
-from macco.pipeline.urls import fingerprint
+from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections
 from macco.preprocess.extraction.tables import Found, Row, ShardTables
 from macco.preprocess.graph.refusal import caption_status
 from macco.preprocess.sources import Shard, SourceImage
+from macco.preprocess.sources.content import Content
 
 CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
 
@@ -37,6 +38,7 @@ class Job:
 
     shard: Shard
     redo: frozenset[int] | None = None
+    stage: bool = False  # write it beside what the store holds: it is to take the place of something there
 
 
 def parse_here(config: ExtractConfig) -> Parse:
@@ -103,7 +105,7 @@ class Extractor:
         )
 
     def commit(self, store: Store, job: Job) -> dict[str, int]:
-        """Extract a shard into the store; return its samples by status.
+        """Extract a shard into the store, or beside it; return its samples by status.
 
         Of a job with `redo` only those rows are extracted, and the rest is taken from what the store holds.
         """
@@ -111,14 +113,10 @@ class Extractor:
         tables, record = self.extract(shard, redo)
         if redo is not None:
             tables = _merge({name: store.table(name, shard.name) for name in TABLES}, tables, redo)
-            # Until it is committed again the shard is no longer there: `retry` is to find it after a kill.
-            store.fail(
-                shard.name, {"shard": shard.name, "input": shard.record(), "tries": 0, "error": "interrupted"}
-            )
         statuses = Counter(tables["samples"]["status"].to_pylist())
         record |= {name: table.num_rows for name, table in tables.items()}
         record |= {"statuses": dict(sorted(statuses.items()))}
-        store.commit(shard.name, tables, record)
+        (store.stage if job.stage else store.commit)(shard.name, tables, record)
         return dict(statuses)
 
     def extract(
@@ -128,7 +126,11 @@ class Extractor:
         clock = _Clock()
         start = time.monotonic()
         tables = ShardTables(shard.dataset, shard.name)
-        for chunk in _ahead(self._chunks(shard, only, clock)):
+        content, stamp = (
+            Content(shard.url),
+            stamps([shard.url])[shard.url],
+        )  # of the file as it is before it is read
+        for chunk in _ahead(self._chunks(shard, only, clock, content)):
             with clock("parse"):
                 for row, graph in zip(chunk.rows, chunk.graphs.result(), strict=True):
                     row.graph = graph
@@ -140,7 +142,7 @@ class Extractor:
         record = {
             "shard": shard.name,
             "dataset": shard.dataset,
-            "input": shard.record() | {"fingerprint": fingerprint(shard.url)},
+            "input": shard.record() | {"fingerprint": stamp, "content": content.record()},
             "max_side": self.detector.max_side,
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
@@ -148,8 +150,10 @@ class Extractor:
         }
         return tables.finish(), record
 
-    def _chunks(self, shard: Shard, only: Collection[int] | None, clock: "_Clock") -> Iterator[_Chunk]:
-        numbered = self._numbered(shard, only)
+    def _chunks(
+        self, shard: Shard, only: Collection[int] | None, clock: "_Clock", content: Content
+    ) -> Iterator[_Chunk]:
+        numbered = self._numbered(shard, only, content)
         while True:
             with clock("read"):
                 pictures = list(islice(numbered, CHUNK))
@@ -161,9 +165,10 @@ class Extractor:
             rows = [row for picture in pictures for row in picture.good()]
             yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows]))
 
-    def _numbered(self, shard: Shard, only: Collection[int] | None) -> Iterator[_Picture]:
+    def _numbered(self, shard: Shard, only: Collection[int] | None, content: Content) -> Iterator[_Picture]:
         number = count()
         for source in shard.read():
+            content.add(source)
             rows = [Row(caption_id, next(number), *row) for caption_id, row in enumerate(source.rows())]
             if only is not None:
                 rows = [row for row in rows if row.number in only]

@@ -122,4 +122,5 @@ def _split(file: Shard, rows: int) -> Iterator[Shard]:
         return
     count = file.count()
     for number, start in enumerate(range(0, max(count, 1), rows)):
-        yield replace(file, name=f"{file.name}-{number:05}", start=start, stop=min(start + rows, count))
+        name, stop = f"{file.name}-{number:05}", min(start + rows, count)
+        yield replace(file, name=name, start=start, stop=stop, rows_per_shard=rows)

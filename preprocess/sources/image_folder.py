@@ -30,13 +30,17 @@ def with_texts(names: Sequence[str]) -> bool:
 
 def count(url: str) -> int:
     """Return the number of images in a folder, and of texts without one."""
+    _names.cache_clear()  # asked once, before the shards are read: what came since is to be seen
     return len(_names(url)[0])
 
 
-def read(url: str, captions: tuple[str, ...], start: int, stop: int | None) -> Iterator[SourceImage]:
+def read(
+    url: str, captions: tuple[str, ...], start: int, stop: int | None, *, follow: bool = True
+) -> Iterator[SourceImage]:
     """Yield the images [start, stop) of a folder, by name, and in their place the texts that have none.
 
     Keys are paths inside the folder. `captions` names where captions are, as in tars: "txt", or keys of the json.
+    Images are opened only to `follow` their names.
     """
     names, beside = _names(url)
     for name in names[start:stop]:
@@ -56,7 +60,7 @@ def read(url: str, captions: tuple[str, ...], start: int, stop: int | None) -> I
                 name, found, None, join(url, name), name, status=Status.MISSING_IMAGE, error=words
             )
             continue
-        item = item_of(name, found or tuple(unread), join(url, name), "", url, url)
+        item = item_of(name, found or tuple(unread), join(url, name), "", url, url, follow=follow)
         item = replace(item, member=name)
         yield (
             item if item.status != OK or (unread and not found) else replace(item, status=status, error=error)

@@ -1,12 +1,22 @@
 """The unit of work: a tar, or some images of a table or a folder."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final
 
 from macco.preprocess.sources import image_folder, tables, tar
 from macco.preprocess.sources.index import Table
 from macco.preprocess.sources.source_image import SourceImage
+
+# What reading a file depends on, and the option that says it.
+READING: Final = {
+    "dataset": "--dataset",
+    "format": "--format",
+    "captions": "--caption-field",
+    "image": "--image-field",
+    "key": "--key-field",
+    "image_root": "--image-root",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,7 @@ class Shard:
     image_root: str | None = None  # folder or URL that relative image paths start from
     start: int = 0
     stop: int | None = None
+    rows_per_shard: int | None = None  # of a table: how many images [start, stop) was meant to be
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Shard | None":
@@ -51,6 +62,23 @@ class Shard:
     def count(self) -> int:
         """How many images there are in the whole table or folder, with the rows that belong to none."""
         return image_folder.count(self.url) if self.format == "folder" else tables.count(self.table())
+
+    def glance(self) -> Iterator[SourceImage]:
+        """`read` what the shard's own file holds: image files that a table names are not opened."""
+        if self.format == "webdataset":
+            return tar.read(self.url, self.captions, self.image)
+        if self.format == "folder":
+            return image_folder.read(self.url, self.captions, self.start, self.stop, follow=False)
+        return tables.read(self.table(), self.start, self.stop, follow=False)
+
+    @property
+    def file(self) -> str:
+        """The name of the whole file that this is a part of."""
+        return self.name if self.stop is None else self.name.rpartition("-")[0]
+
+    def named(self, file: str) -> "Shard":
+        """The same shard of a file by another name."""
+        return replace(self, name=file + self.name.removeprefix(self.file))
 
     def table(self) -> Table:
         """The whole table that this is a part of."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import Status
-from macco.pipeline.urls import folder, join, open_url
+from macco.pipeline.urls import folder, join, open_url, stamps
 from macco.preprocess.graph.refusal import CaptionError, captions_of
 from macco.preprocess.sources import delimited, documents, parquet
 from macco.preprocess.sources.index import Index, Table, text_of_cell
@@ -35,10 +35,16 @@ def count(source: Table) -> int:
     return len(index.starts) - 1 + len(index.broken)
 
 
-def read(source: Table, start: int, stop: int | None) -> Iterator[SourceImage]:
+def holds_images(source: Table) -> bool:
+    """Tell a table that holds images from one that names their files."""
+    return _index(source).embedded
+
+
+def read(source: Table, start: int, stop: int | None, *, follow: bool = True) -> Iterator[SourceImage]:
     """Yield the images [start, stop) of a table, in the order in which they first appear.
 
-    Rows of one image need not be neighbours. Rows that do not fit the header come last, as "bad_row".
+    Rows of one image need not be neighbours. Rows that do not fit the header come last, as "bad_row". Image
+    files are opened only to `follow` the paths to them.
     """
     index = _index(source)
     images = len(index.starts) - 1
@@ -61,14 +67,21 @@ def read(source: Table, start: int, stop: int | None) -> Iterator[SourceImage]:
                 texts += captions_of(json.loads(column[row]) if index.as_json else column[row])
         number = str(rows[head])
         key = number.zfill(9) if names is None else text_of_cell(names[head]) or f"row-{number}"
-        yield item_of(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root)
+        yield item_of(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root, follow=follow)
     end = images + len(index.broken) if stop is None else stop
     for line, problem in index.broken[max(0, start - images) : max(0, end - images)]:
         yield SourceImage(f"line-{line}", (), None, source.url, status=Status.BAD_ROW, error=problem)
 
 
 def item_of(
-    key: str, captions: tuple[str | CaptionError, ...], picture: Any, cell: str, url: str, root: str
+    key: str,
+    captions: tuple[str | CaptionError, ...],
+    picture: Any,
+    cell: str,
+    url: str,
+    root: str,
+    *,
+    follow: bool = True,
 ) -> SourceImage:
     """Make a SourceImage of bytes (in `cell`, "column/row"), of Hugging Face's {bytes, path}, or of a path."""
     if isinstance(picture, dict):
@@ -83,6 +96,8 @@ def item_of(
             key, captions, None, url, cell, status=Status.MISSING_IMAGE, error="the image field is empty"
         )
     source = join(root, picture)
+    if not follow:
+        return SourceImage(key, captions, None, source, picture)
     try:
         with open_url(source) as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -99,8 +114,12 @@ def item_of(
     return SourceImage(key, captions, data, source, picture, None, len(data))
 
 
-@lru_cache(maxsize=1)
 def _index(source: Table) -> Index:
+    return _loaded(source, repr(stamps([source.url])))
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Table, stamp: str) -> Index:  # the stamp: a file that was changed is read again
     try:
         return LOADERS[source.format](source)
     except (

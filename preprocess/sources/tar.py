@@ -1,5 +1,7 @@
 """webdataset and img2dataset tars, read as a stream, one sample in memory at a time."""
 
+import contextlib
+import io
 import lzma
 import posixpath
 import re
@@ -9,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
-from macco.pipeline.content import HEAD, compression, open_plain
+from macco.pipeline.content import HEAD, compression, open_plain, unpacked
 from macco.pipeline.schema import Status
-from macco.pipeline.urls import open_url
+from macco.pipeline.urls import filesystem, open_url
 from macco.preprocess.graph.refusal import captions_of
 from macco.preprocess.sources import img2dataset
 from macco.preprocess.sources.member import Member, read_captions
@@ -60,16 +62,17 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
     seen: set[str] = set()
     damage = None
     try:
-        for sample in _samples(url, kinds, compressed):
-            item = _item(sample, url, captions, kinds)
-            if compressed:
-                item = replace(item, offset=None)
-            key = _unused(item.key, seen)
-            if key != item.key:
-                words = f"{item.key!r} was already in this tar"
-                item = replace(item, key=key, image=None, status=Status.DUPLICATE_KEY, error=words)
-            seen.add(key)
-            yield item
+        with open_plain(url) as stream:
+            for sample in _samples(stream, kinds, _Links(url, compressed)):
+                item = _item(sample, url, captions, kinds)
+                if compressed:
+                    item = replace(item, offset=None)
+                key = _unused(item.key, seen)
+                if key != item.key:
+                    words = f"{item.key!r} was already in this tar"
+                    item = replace(item, key=key, image=None, status=Status.DUPLICATE_KEY, error=words)
+                seen.add(key)
+                yield item
     except TarDamageError as error:
         damage = str(error)
     read = len(seen)
@@ -86,6 +89,18 @@ def read(url: str, captions: tuple[str, ...], image: str | None) -> Iterator[Sou
             yield SourceImage(
                 key, captions_of(row.get("caption")), None, url, status=Status.DOWNLOAD_FAILED, error=words
             )
+
+
+def begin(url: str, captions: tuple[str, ...], image: str | None, size: int) -> Iterator[SourceImage]:
+    """Yield the samples that lie whole in the first `size` bytes of a tar. No more of it is fetched."""
+    kinds = tuple(image.lower().split(";")) if image else IMAGE
+    fs, path = filesystem(url)
+    data: bytes = fs.cat_file(path, start=0, end=size)
+    packed = compression(data[:HEAD])
+    stream = unpacked(io.BytesIO(data), packed)
+    with contextlib.suppress(TarDamageError):
+        for sample in _samples(stream, kinds, _Links(url, packed is not None)):
+            yield _item(sample, url, captions, kinds)
 
 
 def members(stream: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -218,40 +233,38 @@ class _Links:
         return found
 
 
-def _samples(url: str, kinds: tuple[str, ...], compressed: bool) -> Iterator[_Sample]:
+def _samples(stream: IO[bytes], kinds: tuple[str, ...], links: _Links) -> Iterator[_Sample]:
     extensions = {*kinds, "txt", "json"}
-    links = _Links(url, compressed)
 
     def wanted(name: str) -> bool:
         match = _SAMPLE.fullmatch(name)
         return match is not None and match[2].lower() in extensions
 
     sample: _Sample | None = None
-    with open_plain(url) as stream:
-        try:
-            for member in members(stream, wanted):
-                match = _SAMPLE.fullmatch(member.name)
-                if match is None:  # hidden files and files without extension are no samples
-                    continue
-                key, extension = match[1], match[2].lower()
-                if member.target is not None and extension not in extensions:
-                    continue
-                if sample is not None and (sample.key != key or extension in sample.members):
-                    if sample.members:
-                        yield sample
-                    sample = None
-                sample = sample or _Sample(key)
-                one = links.follow(member) if member.target is not None else member
-                if isinstance(one, str):
-                    sample.dead.append(one)
-                else:
-                    sample.members[extension] = one
-        except TarDamageError:
-            if sample and sample.members.keys() & set(kinds) and sample.members.keys() & {"txt", "json"}:
-                yield sample
-            raise
-        if sample is not None and sample.members:
+    try:
+        for member in members(stream, wanted):
+            match = _SAMPLE.fullmatch(member.name)
+            if match is None:  # hidden files and files without extension are no samples
+                continue
+            key, extension = match[1], match[2].lower()
+            if member.target is not None and extension not in extensions:
+                continue
+            if sample is not None and (sample.key != key or extension in sample.members):
+                if sample.members:
+                    yield sample
+                sample = None
+            sample = sample or _Sample(key)
+            one = links.follow(member) if member.target is not None else member
+            if isinstance(one, str):
+                sample.dead.append(one)
+            else:
+                sample.members[extension] = one
+    except TarDamageError:
+        if sample and sample.members.keys() & set(kinds) and sample.members.keys() & {"txt", "json"}:
             yield sample
+        raise
+    if sample is not None and sample.members:
+        yield sample
 
 
 def _item(sample: _Sample, url: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> SourceImage:

@@ -56,7 +56,7 @@ def extract_command(corpus: Path, out: Path, *more: str) -> list[str]:
 def wait_for_commit(store: Path, process: "subprocess.Popen[bytes]", count: int = 1) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if len(list((store / "shards").glob("[!_.]*.json"))) >= count:  # not the temporary ones either
+        if len(list((store / "shards").glob("[!._]*.json"))) >= count:  # not what is still being written
             return
         time.sleep(0.005)
     assert process.poll() is None, "the run ended before it could be killed"
