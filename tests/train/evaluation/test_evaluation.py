@@ -255,7 +255,7 @@ def test_names_of_benchmarks() -> None:
 
 
 def test_command_line(data: Places, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from macco.train.evaluation.cli import app
+    from macco.train.cli_evaluation import app
 
     where = ["--data", str(tmp_path), "--path", f"cola_images={tmp_path / 'c'}"]
     out = str(tmp_path / "out")
