@@ -124,16 +124,10 @@ BOXES: Final = pa.schema(
     ]
 )
 
-# Hard negative captions lie in STORE/negatives/<shard>.parquet; K of them are the first K kinds, NegCLIP's swaps first.
+# Hard negatives lie in STORE/negatives/<shard>.parquet (sample_id, kind, caption); K of them are the first K kinds, the
+# swaps of NegCLIP first.
 NEGATIVES: Final = "negatives"
 NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
-NEGATIVE: Final = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # one of NEGATIVE_KINDS
-        pa.field("caption", pa.string(), nullable=False),
-    ]
-)
 
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 

@@ -87,7 +87,7 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
 
 @contextmanager
 def _offline_at_once() -> Iterator[bool]:
-    """Ask the Hub once whether it is there; where not, its client looks in its cache, and does not try for minutes."""
+    """Ask the Hub once whether it is there; where not, its client looks in its cache alone."""
     from huggingface_hub import constants, get_session
 
     before = constants.HF_HUB_OFFLINE
@@ -121,7 +121,7 @@ def _how_to_get(name: str, pretrained: str | None) -> str | None:
         return None
     return (
         f"the weights of {name} {pretrained or ''} are not on this machine, and the Hugging Face Hub cannot be "
-        "reached: "
+        "asked: "
         f"where it can, run: hf download {repository}; copy models--{repository.replace('/', '--')} from its cache "
         f"into {constants.HF_HUB_CACHE} here; then give the same command again"
     )

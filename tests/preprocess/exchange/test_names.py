@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +20,8 @@ from typer.testing import CliRunner
 from macco.pipeline.errors import UserError
 from macco.pipeline.pictures import decode
 from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import NEGATIVE, NEGATIVES, TABLES
-from macco.pipeline.store import Store, parquet_bytes
+from macco.pipeline.schema import NEGATIVES, TABLES
+from macco.pipeline.store import Store
 from macco.preprocess.cli import app
 from macco.preprocess.exchange.coco import export_coco, export_fiftyone
 from macco.preprocess.exchange.importing import import_tsv
@@ -30,6 +31,12 @@ from macco.preprocess.extraction.tables import Row, ShardTables
 from macco.preprocess.sources import plan
 
 CAPTION = "a dog"
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    data = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), data)
+    return data.getvalue()
 
 
 def jpeg(number: int) -> bytes:
@@ -187,7 +194,7 @@ def test_negatives_are_the_stores(tmp_path: Path) -> None:
         for kind in ("replace_attribute", "swap_object")
     ]
     store.make(NEGATIVES)
-    store.put(f"{NEGATIVES}/0.parquet", parquet_bytes(NEGATIVE, pa.Table.from_pylist(rows, schema=NEGATIVE)))
+    store.put(f"{NEGATIVES}/0.parquet", parquet(rows))
     export_tsv(store, tmp_path / "t.tsv", 0)
     with open(tmp_path / "t.tsv", newline="") as stream:
         found = [row["neg_caption"] for row in csv.DictReader(stream, delimiter="\t")]

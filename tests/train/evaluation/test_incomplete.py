@@ -72,7 +72,7 @@ ROWS: dict[str, tuple[str, Any]] = {
         "relation_swap/seen",
         lambda c, n: (
             {"id": str(n), "kind": "relation_swap", "group": "seen", "image_0": f"{n}.png", "caption_0": GOOD}
-            | {"caption_1": c}
+            | {"image_1": f"{n}b.png", "caption_1": c}
         ),
     ),
     "coco_retrieval": ("text", lambda c, n: {"image": f"{n}.jpg", "caption": [GOOD, c]}),
