@@ -90,7 +90,7 @@ def test_a_folder_with_modules_of_the_users_own_changes_nothing(name: str, tmp_p
         (tmp_path / f"{module}.py").write_text("raise SystemExit('the wrong module')\n")
     script = tmp_path / "mine.py"
     script.write_text(
-        "import macco.train.config, macco.preprocess.config\nprint(macco.train.config.preset_names())\n"
+        "import macco.train.layers, macco.preprocess.config\nprint(macco.train.layers.preset_names())\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for command in (["-m", f"macco.{NAMES[name]}", "--help"], [str(script)]):

