@@ -2,6 +2,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= quickstart
+# Two processes and more where there are cores; files stay whole, for their fixtures.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: install quickstart study test test-quick lint clean
@@ -23,11 +25,11 @@ study: install
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/study.sh study $(or $(STUDY),demo)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # What a change is tried on: no processes are started, and nothing takes long.
 test-quick: install
-	$(BIN)/python -m pytest -m "not processes and not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not processes and not slow"
 
 lint: install
 	$(BIN)/ruff check .
