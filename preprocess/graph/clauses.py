@@ -138,7 +138,8 @@ def turn_locatives(sentence: Sentence) -> None:
         _turn_locative(sentence, words[0].standing)
     for link, first in pairwise(words):  # and on the right is a cat
         place = first.kid("pobj") if link.form in ("and", ",", ";") and first.pos_ == "ADP" else None
-        if place and place.i + 1 < len(words) and words[place.i + 1].is_verb:
+        after = words[place.i + 1] if place and place.i + 1 < len(words) else None
+        if place and after and after.is_verb and not after.within(place):
             _turn_locative(sentence, first)
 
 
