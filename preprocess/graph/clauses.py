@@ -1,6 +1,10 @@
 """Repairs of clauses: what relates objects, and which ones."""
 
+from itertools import pairwise
+
 from macco.preprocess.graph.lexicon import (
+    ALIVE,
+    ALONE,
     BE,
     PARTICLES,
     POSTURES,
@@ -129,14 +133,25 @@ def resolve_pronouns(sentence: Sentence) -> None:
 
 def turn_locatives(sentence: Sentence) -> None:
     """In "on the wall hangs a painting" the painting hangs there."""
-    first = sentence.words[0].standing if sentence.words else None
-    if not first or first.pos_ not in ("ADP", "ADV"):
+    words = sentence.words
+    if words:
+        _turn_locative(sentence, words[0].standing)
+    for link, first in pairwise(words):  # and on the right is a cat
+        place = first.kid("pobj") if link.form in ("and", ",", ";") and first.pos_ == "ADP" else None
+        after = words[place.i + 1] if place and place.i + 1 < len(words) else None
+        if place and after and after.is_verb and not after.within(place):
+            _turn_locative(sentence, first)
+
+
+def _turn_locative(sentence: Sentence, first: Word) -> None:
+    if first.pos_ not in ("ADP", "ADV"):
         return
     verb = next((word for word in sentence.words[first.i + 2 :] if word.is_verb), None)
     if verb is None or verb.kid("expl", "aux", "auxpass"):
         return
     wall = verb.kid("nsubj", "compound")
-    if first.kid("pobj") is None and wall and wall.i == verb.i - 1 and verb.lemma_ in POSTURES:
+    still = verb.lemma_ in POSTURES or (verb.lemma_ in ALONE and wall and wall.lemma_ not in ALIVE)
+    if first.kid("pobj") is None and wall and wall.i == verb.i - 1 and still:
         wall.attach(first, "pobj")  # under a tree sits a man
     thing = next((kid for kid in verb.kids if kid.dep_ in POSTPOSED and kid.i > verb.i and kid.is_noun), None)
     if thing and first.kid("pobj") and not any(kid.dep_ == "nsubj" and kid.i < verb.i for kid in verb.kids):

@@ -20,7 +20,7 @@ RELATIVES: Final = _set("who whom which that")
 PARTICLES: Final = _set("up down out off over back away around along together through")
 # Adverbs in front of an adjective that do not say how much or how.
 NO_DEGREE: Final = _set(
-    "also just still only even not now then there here always already both when while where"
+    "also just still only even not now then there here always already both neither nor longer when while where"
 )
 SHADES: Final = _set("light dark bright pale deep pastel neon hot vivid dull lime navy royal sky")
 COLOURS: Final = _set(

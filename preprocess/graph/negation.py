@@ -17,6 +17,12 @@ def deny(sentence: Sentence) -> None:
             _deny_not(sentence, word)
         elif word.form in LACKING and word.pos_ == "ADP":
             _deny_lack(sentence, word)
+        elif word.form == "neither" and _deny_both(sentence, word):
+            continue
+        elif word.form == "nor" and word.i + 1 < len(sentence.words):
+            verb = sentence.words[word.i + 1]
+            if verb.pos in ("AUX", "VERB"):  # nor is there a dog
+                _deny_predicate(sentence, word, verb if verb.is_verb else verb.head)
         elif word.form in ("none", "neither") and word.dep_ in ("quantity", "det", "predet", "cc", "preconj"):
             if word.head.dep_ in ("nsubj", "nsubjpass") and word.head.head.is_verb:
                 _deny_predicate(sentence, word, word.head.head)
@@ -25,6 +31,22 @@ def deny(sentence: Sentence) -> None:
             sentence.denied.add(word.i)
         elif word.form == "no":
             _deny_no(sentence, word)
+
+
+def _deny_both(sentence: Sentence, neither: Word) -> bool:
+    """Deny both in "with neither knife nor fork" and "neither red nor blue"; subjects are there, and do not act."""
+    first = neither.head
+    acts = first.dep_ in ("nsubj", "nsubjpass") and first.i < first.head.i and first.head.is_verb
+    row = [first, *(kid for kid in first.kids if kid.dep_ == "conj")]
+    if acts or first.i < neither.i or not any(_follows(sentence, first, word, "nor") for word in row):
+        return False
+    sentence.denied.update(word.i for word in row)
+    return True
+
+
+def _follows(sentence: Sentence, first: Word, word: Word, *links: str) -> bool:
+    """Whether one of these links stands between the first of a row and this one."""
+    return any(between.form in links for between in sentence.words[first.i : word.i])
 
 
 def _deny_not(sentence: Sentence, negation: Word) -> None:
@@ -39,8 +61,12 @@ def _deny_not(sentence: Sentence, negation: Word) -> None:
         _deny_predicate(sentence, negation, head)
     elif head.i > negation.i:
         _deny_nouns(sentence, head)
-    elif after.head is head:
+    elif after.head is head and after.dep_ != "det" and not after.is_noun:
         _take_back(sentence, negation, after)
+    else:  # a cat, not a dog
+        noun = after if after.is_noun else after.head
+        if noun.is_noun and noun.i > negation.i and noun.dep_ in ("conj", "appos"):
+            sentence.denied.add(noun.i)
 
 
 def _deny_no(sentence: Sentence, no: Word) -> None:
@@ -50,6 +76,8 @@ def _deny_no(sentence: Sentence, no: Word) -> None:
     thing, after = no.head, sentence.words[no.i + 1]
     if thing.form == "longer":
         _deny_predicate(sentence, no, thing.head)
+        if thing.dep_ == "acomp":
+            thing.dep_ = "neg"  # there is no longer a tree
     elif thing.form == "one":
         thing.pos_ = "PRON"
         sentence.denied.add(thing.i)
@@ -60,7 +88,9 @@ def _deny_no(sentence: Sentence, no: Word) -> None:
 def _deny_nouns(sentence: Sentence, noun: Word) -> None:
     sentence.denied.add(noun.i)
     for kid in noun.kids:
-        if kid.dep_ == "conj" and kid.is_noun and not kid.kid("det", "poss", "nummod"):
+        if kid.dep_ != "conj" or not kid.is_noun or _follows(sentence, noun, kid, "but"):
+            continue
+        if _follows(sentence, noun, kid, "nor") or not kid.kid("det", "poss", "nummod"):
             sentence.denied.add(kid.i)
 
 
@@ -84,6 +114,8 @@ def _deny_predicate(sentence: Sentence, negation: Word, verb: Word) -> None:
         _deny_nouns(sentence, thing)
         return
     for claim in list(_claims(verb)):
+        if claim.i > negation.i and _follows(sentence, sentence.words[negation.i], claim, "but"):
+            continue  # not wooden but metal
         _take_back(sentence, negation, claim)
 
 

@@ -32,7 +32,12 @@ def join_hyphens(sentence: Sentence) -> None:
     for run in runs:
         outer = [w for w in run if w.dep_ not in ("punct", "cc") and (w.head is w or w.head not in run)]
         speaker = outer[-1] if outer else run[-1]  # where several do, the last word speaks for all
+        noun = speaker.head
         for word in run:
+            if word is not speaker and speaker.within(word) and noun not in run and noun.is_noun:
+                for kid in [kid for kid in word.kids if kid not in run and not noun.within(kid)]:
+                    kid.attach(noun, kid.dep_)
+                noun.replace(word)  # a mother-of-pearl box
             if word is not speaker:
                 word.attach(speaker, word.dep_)
                 speaker.absorb(word, core=True)

@@ -4,6 +4,7 @@ from macco.preprocess.graph.lexicon import (
     ACTS,
     AIMED,
     ALIVE,
+    ALONE,
     BODY,
     PLACES,
     PLACING,
@@ -61,14 +62,16 @@ def seat_members(sentence: Sentence) -> None:
 def seat_participles(sentence: Sentence) -> None:
     """In "a man wearing a hat holding an umbrella" no hat holds anything, as no leg wears a shirt in "legs of man ...".
 
-    What only the living do is done by the nearest of them in front, or by who wears the thing.
+    What only the living do is done by the nearest of them in front, or by who wears the thing; and in "a dog holding
+    a frisbee standing on grass" it stands itself.
     """
     for verb in sentence.words:
         thing = verb.head
         if verb.dep_ != "acl" or not thing.is_noun or thing.lemma_ in ALIVE or verb.i < thing.i:
             continue
         wearer = _wearer(thing)
-        if not (verb.lemma_ in ACTS or (wearer and thing.head.lemma_ == "wear")):
+        held = wearer and thing.head.lemma_ in ("hold", "carry") and verb.lemma_ in ALONE
+        if not (verb.lemma_ in ACTS or held or (wearer and thing.head.lemma_ == "wear")):
             continue
         living = [word for word in sentence.words[: verb.i] if word.is_noun and word.lemma_ in ALIVE]
         top = _top(thing)

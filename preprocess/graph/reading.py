@@ -8,14 +8,16 @@ from typing import Final
 from macco.pipeline.aligned import Aligned
 
 SOFT_HYPHEN: Final = "\u00ad"
-# An HTML tag; "<person>", as some corpora hide names, is none.
+# A comment, a script or an HTML tag; "<person>", as some corpora hide names, is none.
 _TAG: Final = re.compile(
-    r"</?(?:a|abbr|b|big|br|center|cite|code|div|em|font|h[1-6]|hr|i|img|li|mark|ol|p|pre|s|small|span|strike|strong"
+    r"<!--.*?-->|<(script|style)(?:\s[^<>]*)?>.*?</\1\s*>"
+    r"|</?(?:a|abbr|b|big|br|center|cite|code|div|em|font|h[1-6]|hr|i|img|li|mark|ol|p|pre|s|small|span|strike|strong"
     r"|sub|sup|table|td|th|tr|tt|u|ul)(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 # Emoji are made of symbols, skin tones, and marks that tell how to draw what stands before them.
 _TONES: Final = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+_HYPHENS: Final = "\u2010\u2011"
 _SELECTORS: Final = frozenset([*map(chr, range(0xFE00, 0xFE10)), "\u20e3"])
 
 
@@ -73,12 +75,20 @@ def _unseen(text: str, is_word: Callable[[str], bool]) -> Iterator[tuple[int, in
             parts = (left[0] if left else "", right[0] if right else "")
             apart = not is_word("".join(parts)) and all(map(is_word, parts))
             yield i, i + 1, " " if apart else ""
-        elif (c >= "\u2000" and unicodedata.category(c) == "So") or c in _TONES:
+        elif c in _HYPHENS:
+            yield i, i + 1, "-"
+        elif _is_symbol(c) or c in _TONES:
             yield i, i + 1, " "
         elif c in "\u200b\u2028\u2029":
             yield i, i + 1, " " if _between_words(text, i) else ""
         elif c in _SELECTORS or (unicodedata.category(c) in ("Cf", "Cc") and not c.isspace()):
             yield i, i + 1, ""
+
+
+def _is_symbol(c: str) -> bool:
+    """Whether it is a picture or an arrow, which is no operator: those, "3 \u2264 5", are read."""
+    category = unicodedata.category(c) if c >= "\u2000" else ""
+    return category == "So" or (category == "Sm" and c >= "\u2190" and not "\u2200" <= c < "\u2300")
 
 
 def _between_words(text: str, i: int) -> bool:

@@ -7,13 +7,13 @@ absorbed is out of the rules' sight but keeps its place in the caption.
 from collections.abc import Callable
 from typing import Final
 
-from macco.preprocess.graph import clauses, negation, phrases, places, rows, tags
+from macco.preprocess.graph import clauses, negation, ones, phrases, places, rows, tags
 from macco.preprocess.graph.words import Sentence
 
 # Later ones build on earlier ones.
 REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     phrases.join_hyphens,
-    rows.tell_apart,
+    ones.tell_apart,
     tags.part_possessions,
     rows.join_adjectives,
     tags.correct_tags,

@@ -37,57 +37,6 @@ def join_adjectives(sentence: Sentence) -> None:
                 inner.attach(noun, "amod")
 
 
-def tell_apart(sentence: Sentence) -> None:
-    """In "two dogs, one black and one white" both are the dogs' attributes, though no dog has both."""
-    words = sentence.words
-    for start in range(1, len(words) - 3):
-        row: list[tuple[Word, Word]] = []
-        i = start
-        while pair := _one(words, i):
-            row.append(pair)
-            i = pair[1].i + 1
-            while i < len(words) and words[i].form in (",", "and"):
-                i += 1
-        if len(row) > 1:
-            several = (word for word in reversed(words[:start]) if word.is_noun and _plural(word))
-            if noun := next(several, None):
-                _share_out(sentence, noun, row)
-            return
-
-
-def _one(words: list[Word], i: int) -> tuple[Word, Word] | None:
-    """ "one black" or "the other white" at this place, with no noun behind."""
-    if i < len(words) and words[i].form == "the":
-        i += 1
-    if i + 1 >= len(words) or not (
-        words[i].pos == "NUM" or words[i].form in ("other", "another", "others", "some")
-    ):
-        return None
-    number, adjective = words[i], words[i + 1]
-    if adjective.pos != "ADJ" or (i + 2 < len(words) and words[i + 2].pos in ("NOUN", "PROPN", "ADJ")):
-        return None
-    return number, adjective
-
-
-def _share_out(sentence: Sentence, noun: Word, row: list[tuple[Word, Word]]) -> None:
-    first, last = row[0][0].i, row[-1][1].i
-    members = sentence.words[first : last + 1]
-    if any(noun.within(word) for word in members):  # the parser made one of them the head of all
-        top = next(word for word in members if noun.within(word))
-        while top.head in members and top.head is not top:
-            top = top.head
-        noun.replace(top)
-    for word in members:
-        for kid in [kid for kid in word.kids if kid not in members and kid is not noun]:
-            kid.attach(noun, kid.dep_)
-    for word in members:
-        word.attach(noun, "punct")
-        word.dep_ = "punct"
-    for _, adjective in row:
-        adjective.dep_ = "amod"
-        sentence.apart.add(adjective.i)
-
-
 def split_rows(sentence: Sentence) -> None:
     """In "a cat in a box and a dog on a mat" the dog is no second box: it has a place of its own."""
     words = sentence.words

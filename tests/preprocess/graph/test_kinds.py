@@ -39,6 +39,12 @@ def test_graphs_agree_with_those_written_by_hand() -> None:
     [
         ("two dogs, one black and one white", "dogs"),
         ("the cat is not black", "cat"),
+        ("the ball is neither red nor blue", "ball"),
+        ("the bus is not red but blue", "blue bus"),
+        ("there is no longer a tree in the yard", "tree"),
+        ("one dog is black and the other is white", "dog"),
+        ("a white dog and another black one on grass", "dog"),
+        ("two dogs, one small and brown, the other big and white", "dogs"),
         ("a black-and-white cat", "black-and-white cat"),
         ("a tall, dark and handsome man", "tall dark handsome man"),
         ("A red dog&nbsp;on a sofa", "red dog"),

@@ -34,6 +34,14 @@ UNSEEN = ["\u200c", "\u200d", "\u202a", "\u202c", "\u200e", "\u2066", "\x00", "\
             "a dog on a sofa",
         ),
         ("a dog \u2764\ufe0f a cat at 5 \u00b0C", "a dog a cat at 5 \u00b0C"),
+        ("a dog\u2194\ufe0f on a sofa \u2b05\ufe0f 3 \u2264 5", "a dog on a sofa 3 \u2264 5"),
+        ("a black\u2011and\u2010white cat", "a black-and-white cat"),
+        (
+            "<script>alert(1)</script>a dog<style a='b'>\n.x{}</style> <!-- hi --> on a sofa",
+            "a dog on a sofa",
+        ),
+        ("<script>a dog", "<script>a dog"),
+        ("a dog <!-- on a sofa", "a dog <!-- on a sofa"),
         ("e\u0301t\u00e9 caf\u00e9", "e\u0301t\u00e9 caf\u00e9"),
     ],
 )
