@@ -92,6 +92,8 @@ def _in_compound(part: Word, word: Word) -> bool:
     while part.dep_ in ("compound", "nmod") and part.pos_ in ("NOUN", "X"):
         if part.head is word:
             return True
+        if part.head is part:  # a root that the parser calls so
+            return False
         part = part.head
     return False
 

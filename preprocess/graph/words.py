@@ -97,7 +97,7 @@ class Word:
     def standing(self) -> "Word":
         """The word that absorbed this one, or itself."""
         word = self
-        while word.dep_ == ABSORBED:
+        while word.dep_ == ABSORBED and word.head is not word:
             word = word.head
         return word
 
