@@ -9,7 +9,6 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
-from spacy.vocab import Vocab
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept
@@ -234,14 +233,6 @@ def wild_docs(draw: st.DrawFn) -> Iterator[Doc]:
 @settings(max_examples=300, deadline=None)
 @given(wild_docs())
 def test_any_parse_gives_concepts(parsed: Doc) -> None:
-    check(parsed.text, rules_alone().concepts(parsed, parsed.text))
-
-
-def test_a_root_that_the_parser_calls_a_compound_ends_nothing() -> None:
-    """It is its own head: who climbs from it would climb for ever."""
-    words, heads = ["ice", "truck", "red"], [0, 0, 1]
-    tags, deps = ["NOUN", "NOUN", "ADJ"], ["compound", "nsubj", "amod"]
-    parsed = Doc(Vocab(), words=words, heads=heads, pos=tags, deps=deps, lemmas=words)
     check(parsed.text, rules_alone().concepts(parsed, parsed.text))
 
 
