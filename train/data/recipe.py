@@ -56,6 +56,25 @@ class Recipe(ABC):
         """Token ids of the sample's hard negatives, None where there is none."""
         return [None if caption is None else self.tokenize(caption).ids for caption in sample.negatives]
 
+    def pairs(
+        self,
+        names: Sequence[tuple[str, int]],
+        images: Sequence[Any],
+        tokens: Sequence[Any],
+        hard: Sequence[Any],
+    ) -> dict[str, Any]:
+        """What every batch has, by its names: of sample ids with image numbers, crops, token ids, hard negatives."""
+        ids, own = zip(*names, strict=True)
+        negatives, valid = self.pad_negatives(tokens, hard)
+        return {
+            "images": torch.from_numpy(np.stack(images)),
+            "tokens": self.pad(tokens),
+            "ids": list(ids),
+            "negatives": negatives,
+            "negative_valid": valid,
+            **self.pair_ids(own, tokens, hard),
+        }
+
     def pair_ids(
         self, images: Sequence[int], tokens: Sequence[Any], negatives: Sequence[Any]
     ) -> dict[str, Any]:

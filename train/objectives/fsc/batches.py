@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from macco.train.data.batch import Batch
 from macco.train.data.recipe import Recipe
@@ -29,16 +28,7 @@ class HardPairs(Recipe):
 
     def collate(self, made: list[Any]) -> Batch:
         names, images, tokens, hard = zip(*made, strict=True)
-        ids, own = zip(*names, strict=True)
-        negatives, valid = self.pad_negatives(tokens, hard)
-        return Batch(
-            images=torch.from_numpy(np.stack(images)),
-            tokens=self.pad(tokens),
-            ids=list(ids),
-            negatives=negatives,
-            negative_valid=valid,
-            **self.pair_ids(own, tokens, hard),
-        )
+        return Batch(**self.pairs(names, images, tokens, hard))
 
 
 def shuffled(caption: str, random: np.random.Generator) -> str | None:

@@ -59,21 +59,14 @@ class RegionPairs(Recipe):
 
     def collate(self, made: list[Any]) -> RegionBatch:
         names, images, tokens, boxes, features, pooled, hard = zip(*made, strict=True)
-        ids, own = zip(*names, strict=True)
         count = torch.tensor([len(each) for each in boxes])
         cached = self.features is not None
-        negatives, valid = self.pad_negatives(tokens, hard)
         return RegionBatch(
-            images=torch.from_numpy(np.stack(images)),
-            tokens=self.pad(tokens),
-            ids=list(ids),
-            negatives=negatives,
-            negative_valid=valid,
             boxes=pad_sequence(list(boxes), batch_first=True),
             regions=torch.arange(int(count.max())) < count[:, None],
             features=pad_sequence(list(features), batch_first=True) if cached else None,
             pooled=torch.stack(pooled) if cached else None,
-            **self.pair_ids(own, tokens, hard),
+            **self.pairs(names, images, tokens, hard),
         )
 
 

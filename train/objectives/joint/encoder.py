@@ -21,7 +21,7 @@ class Pairs:
     tokens: Tensor  # [B, L] int64, special tokens included; the first one pools
     present: Tensor  # [B, L] bool: tokens, special ones too, that are no padding
     words: Tensor  # [B, L] bool: tokens that are neither padding nor special
-    features: Tensor  # [B, V, D]: see train.regions.pool_regions
+    features: Tensor  # [B, V, D]: see regions.pool_regions
     boxes: Tensor  # [B, V, 4]: x0, y0, x1, y1 in 0..1
     regions: Tensor  # [B, V] bool: regions that are no padding
 

@@ -1,4 +1,4 @@
-"""Region features of a frozen tower, as train/features.py keeps them in the store, read by image."""
+"""Region features of a frozen tower, as features.py keeps them in the store, read by image."""
 
 import json
 from io import BytesIO

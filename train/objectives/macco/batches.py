@@ -59,22 +59,11 @@ class MaskedPairs(Recipe):
 
     def collate(self, made: list[Any]) -> MaskedBatch:
         names, images, tokens, text, patch, hard = zip(*made, strict=True)
-        ids, own = zip(*names, strict=True)
-        padded = self.pad(tokens)
-        mask = torch.zeros_like(padded, dtype=torch.bool)
+        pairs = self.pairs(names, images, tokens, hard)
+        mask = torch.zeros_like(pairs["tokens"], dtype=torch.bool)
         for row, masked in enumerate(text):
             mask[row, : len(masked)] = torch.from_numpy(masked)
-        negatives, valid = self.pad_negatives(tokens, hard)
-        return MaskedBatch(
-            images=torch.from_numpy(np.stack(images)),
-            tokens=padded,
-            text_mask=mask,
-            patch_mask=torch.from_numpy(np.stack(patch)),
-            ids=list(ids),
-            negatives=negatives,
-            negative_valid=valid,
-            **self.pair_ids(own, tokens, hard),
-        )
+        return MaskedBatch(**pairs, text_mask=mask, patch_mask=torch.from_numpy(np.stack(patch)))
 
 
 def open_training_data(
