@@ -41,11 +41,30 @@ class Folder:
         """Names of the files that end so, without the ending; those that begin with a dot are nobody's."""
         try:
             paths = self.fs.ls(self.path(folder), detail=False, refresh=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
         names = (path.rsplit("/", 1)[-1] for path in paths)
         return {
             name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")
+        }
+
+    def sizes(self, folder: str, ending: str) -> dict[str, int]:
+        """The names, without the ending, and sizes of a folder's files; those that begin with a dot are nobody's."""
+        try:
+            if self.local:
+                with os.scandir(self.path(folder)) as entries:
+                    found = [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
+            else:
+                listed = self.fs.ls(self.path(folder), detail=True, refresh=True)
+                found = [
+                    (one["name"].rsplit("/", 1)[-1], one["size"]) for one in listed if one["type"] == "file"
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {
+            name.removesuffix(ending): size
+            for name, size in found
+            if name.endswith(ending) and not name.startswith(".")
         }
 
     def make(self, folder: str = "") -> None:
@@ -61,6 +80,26 @@ class Folder:
     def put(self, name: str, data: bytes) -> None:
         """Make a file hold `data`: readers see the old file or the new one, never a part."""
         put(self.fs, self.path(name), data)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A stream that makes a file, larger than memory if need be: it is there once the stream is done with."""
+        path = self.path(name)
+        if not self.local:
+            with self.fs.open(path, "wb") as file:
+                yield file
+            return
+        temporary = _beside(path)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
 
     def remove(self, name: str) -> None:
         """Remove a file that may not be there."""

@@ -6,9 +6,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from macco.pipeline.commits import PACKS
 from macco.pipeline.errors import UserError
+from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
-from macco.pipeline.views import views_sql
+from macco.pipeline.views import literal, shards_sql, view_files, views
 
 
 def connect(
@@ -26,11 +28,28 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
     if views:
-        try:
-            connection.execute(views_sql(store.url))
-        except duckdb.Error as error:
-            raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
+        _make_views(connection, store)
     return connection
+
+
+def _make_views(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """The views over what is committed now, by the names of its files: what else lies in the folders is not read."""
+    commits = store.commits()
+    files = sorted({*commits.files.values()})
+    loose = commits.loose()
+    connection.register("committed", commits.core)
+    # As every record was made by Python, its JSON is text that DuckDB reads.
+    connection.register("loose", loose)
+    for name, schema in TABLES.items():
+        connection.register(f"no_{name}", schema.empty_table())
+        connection.execute(f"SET VARIABLE {name}_files = ?", [view_files(store.url, files, name)])
+    packs = [literal(f"{store.url}/{PACKS}/{name}.parquet") for name in commits.packs]
+    try:
+        connection.execute(shards_sql("loose", packs))
+        denied = store.description()["schema_version"] > 1
+        connection.execute(views(partly=bool(commits.partly), denied=denied, empty=not files))
+    except duckdb.Error as error:
+        raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
 
 
 def reason(error: duckdb.Error) -> str:

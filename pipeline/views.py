@@ -1,6 +1,6 @@
 """SQL text: strings and files of a store in it, and the views, for this package and the duckdb command line alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from string import Template
 from typing import Final
 
@@ -12,27 +12,55 @@ GROUNDS: Final = (
     "ELSE [subject_id, object_id] END"
 )
 
+# Parquet files of a table by their stems; in a mapping, of each the shards that are wanted (None: all).
+Files = Collection[str] | Mapping[str, Sequence[str] | None]
+
 _LITERAL: Final = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
 
-_SQL = Template("""\
+# What the text of views.sql finds out by itself, and `connect` by Python.
+_COMMITTED = Template("""\
 -- Views over a concept store. Use: duckdb -init STORE/views.sql
 -- They name its folder: once that is moved, write them anew with: macco-prep sql STORE --write-views
--- Only committed shards are visible: those that have a record in shards/.
-CREATE OR REPLACE TEMP VIEW committed AS
-    SELECT parse_filename(file, true, 'forward_slash') AS shard FROM glob($shards)
-    WHERE shard <> '_schema';
+-- Only what is committed is visible, as it is when this is read: shards with a record in shards/, or in a pack.
+CREATE OR REPLACE TEMP TABLE loose AS
+    SELECT * FROM read_json($shards, hive_partitioning = false, columns = {$columns, file: 'VARCHAR', gone: 'BOOLEAN'})
+    WHERE shard IS NOT NULL;
+CREATE OR REPLACE TEMP TABLE committed AS
+    SELECT shard, coalesce(file, shard) AS file FROM loose WHERE gone IS NOT TRUE
+    UNION ALL
+    SELECT shard, max(parse_filename(filename, true, 'forward_slash'))
+    FROM read_parquet($packs, filename = true, hive_partitioning = false) ANTI JOIN loose USING (shard) GROUP BY shard;
+$variables
+CREATE OR REPLACE TEMP VIEW shards AS
+    SELECT $names FROM loose WHERE gone IS NOT TRUE
+    UNION ALL
+    SELECT $names FROM (
+        SELECT * EXCLUDE (file), parse_filename(filename, true, 'forward_slash') AS file
+        FROM read_parquet($packs, filename = true, hive_partitioning = false)) SEMI JOIN committed USING (shard, file);
+""")
 
+_FILES = Template("""\
+SET VARIABLE $table = (
+    SELECT list_distinct(list($folder || regexp_replace(file, '([*?\\[])', '[\\1]', 'g') || '.parquet'))
+    FROM (SELECT file FROM committed UNION ALL SELECT '_schema'));
+""")
+
+# A record's columns, as the view `shards` has them.
+_COLUMNS: Final = {
+    "shard": "VARCHAR", "dataset": "VARCHAR", "samples": "BIGINT", "concepts": "BIGINT", "boxes": "BIGINT",
+    "statuses": "MAP(VARCHAR, BIGINT)", "seconds": "MAP(VARCHAR, DOUBLE)", "versions": "MAP(VARCHAR, VARCHAR)",
+    "input": "JSON", "max_side": "INTEGER",
+}  # fmt: skip
+
+_SQL = Template("""\
 -- One row per (image, caption), failed ones too: see status and error.
-CREATE OR REPLACE TEMP VIEW samples AS
-    SELECT * FROM $samples SEMI JOIN committed USING (shard);
+CREATE OR REPLACE TEMP VIEW samples AS $samples;
 
 -- One row per span of a concept. Concepts in several pieces have several rows (part 0, 1, ...).
-CREATE OR REPLACE TEMP VIEW concepts AS
-    SELECT * FROM $concepts SEMI JOIN committed USING (shard);
+CREATE OR REPLACE TEMP VIEW concepts AS $concepts;
 
 -- One row per box of an object.
-CREATE OR REPLACE TEMP VIEW boxes AS
-    SELECT * FROM $boxes SEMI JOIN committed USING (shard);
+CREATE OR REPLACE TEMP VIEW boxes AS $boxes;
 
 -- The boxes of every concept: an object's own, an attribute's owner's, a relation's subject's and object's.
 CREATE OR REPLACE TEMP VIEW concept_boxes AS
@@ -45,14 +73,6 @@ CREATE OR REPLACE TEMP VIEW concept_boxes AS
     )
     SELECT grounded.concept_id, kind, role, object_concept_id, boxes.* EXCLUDE (concept_id)
     FROM grounded JOIN boxes ON boxes.concept_id = grounded.object_concept_id;
-
--- One row per committed shard: its input, counts, seconds, and the size that images were decoded at.
-CREATE OR REPLACE TEMP VIEW shards AS
-    SELECT * FROM read_json($shards, hive_partitioning = false, columns = {
-        shard: 'VARCHAR', dataset: 'VARCHAR', samples: 'BIGINT', concepts: 'BIGINT', boxes: 'BIGINT',
-        statuses: 'MAP(VARCHAR, BIGINT)', seconds: 'MAP(VARCHAR, DOUBLE)', versions: 'MAP(VARCHAR, VARCHAR)',
-        input: 'JSON', max_side: 'INTEGER'})
-    WHERE shard IS NOT NULL;
 
 -- Intersection over union of two boxes.
 CREATE OR REPLACE TEMP MACRO box_iou(ax0, ay0, ax1, ay1, bx0, by0, bx1, by1) AS (
@@ -78,9 +98,28 @@ def parquet(*patterns: str) -> str:
     return f"read_parquet([{', '.join(map(quote, patterns))}], hive_partitioning = false)"
 
 
-def scan(root: str, table: str, files: Sequence[str]) -> str:
-    """SQL that reads some Parquet files of a table of the store at `root`, given by their stems."""
-    return _reader(table, *(literal(f"{root}/{table}/{file}.parquet") for file in files))
+def scan(root: str, table: str, files: Files) -> str:
+    """SQL that reads some Parquet files of a table of the store at `root`."""
+    parts = dict(files) if isinstance(files, Mapping) else dict.fromkeys(files)
+    whole = [file for file, shards in parts.items() if shards is None]
+    pieces = (
+        [f"SELECT * FROM {_reader(table, *(_file(root, table, file) for file in whole))}"] if whole else []
+    )
+    for file, shards in parts.items():
+        if shards is not None:
+            names = ", ".join(map(quote, shards)) or "NULL"
+            pieces.append(
+                f"SELECT * FROM {_reader(table, _file(root, table, file))} WHERE shard IN ({names})"
+            )
+    return (
+        pieces[0].removeprefix("SELECT * FROM ")
+        if whole and len(pieces) == 1
+        else f"({' UNION ALL '.join(pieces)})"
+    )
+
+
+def _file(root: str, table: str, file: str) -> str:
+    return literal(f"{root}/{table}/{file}.parquet")
 
 
 def _reader(table: str, *patterns: str) -> str:
@@ -96,8 +135,53 @@ def scan_all(root: str, table: str) -> str:
     return _reader(table, f"{literal(f'{root}/{table}')}/[!.]*.parquet")
 
 
+def view_files(root: str, files: Collection[str], table: str) -> list[str]:
+    """What the variable of a table's view holds: patterns of its files."""
+    return [_file(root, table, file) for file in files]
+
+
+def views(*, partly: bool, denied: bool = True, empty: bool = False) -> str:
+    """The statements that make the views, over the table `committed` and a variable of file names for each table.
+
+    partly: files hold rows that are not committed. denied: whether concepts have that column. empty: there are no
+    files; tables `no_samples` and so on say what the columns are.
+    """
+    tables = {}
+    for name in TABLES:
+        read = f"read_parquet(getvariable('{name}_files'), hive_partitioning = false{', filename = true' * partly})"
+        sql = f"SELECT * FROM {read}"
+        if empty:
+            sql = f"SELECT * FROM no_{name}"
+        elif partly:
+            sql = (
+                f"SELECT * EXCLUDE (filename) FROM {read} AS rows SEMI JOIN committed ON rows.shard = committed.shard "
+                "AND parse_filename(filename, true, 'forward_slash') = committed.file"
+            )
+        if name == "concepts" and not denied:
+            sql = f"SELECT * FROM ({sql}) UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false"
+        tables[name] = sql
+    return _SQL.substitute(grounds=GROUNDS, **tables)
+
+
+def shards_sql(loose: str, packs: Sequence[str]) -> str:
+    """The statement that makes the view `shards`: of a table of records, and packs' files."""
+    names = ", ".join(_COLUMNS)
+    sql = f"SELECT {names} FROM {loose}"
+    if packs:
+        sql += f" UNION ALL SELECT {names} FROM {parquet(*packs)} SEMI JOIN committed USING (shard, file)"
+    return f"CREATE OR REPLACE TEMP VIEW shards AS SELECT * REPLACE (input::JSON AS input) FROM ({sql})"
+
+
 def views_sql(root: str) -> str:
-    """The text of views.sql for the store at `root` (an absolute path or a URL)."""
-    tables = {name: scan_all(root, name) for name in TABLES}
-    shards = quote(f"{literal(root)}/shards/[!.]*.json")
-    return _SQL.substitute(grounds=GROUNDS, shards=shards, **tables)
+    """The text of views.sql for the store at `root` (an absolute path or a URL), for the duckdb command."""
+    variables = "".join(
+        _FILES.substitute(table=f"{name}_files", folder=quote(f"{literal(root)}/{name}/")) for name in TABLES
+    )
+    committed = _COMMITTED.substitute(
+        shards=quote(f"{literal(root)}/shards/[!.]*.json"),
+        packs=quote(f"{literal(root)}/packs/[!.]*.parquet"),
+        columns=", ".join(f"{name}: '{kind}'" for name, kind in _COLUMNS.items()),
+        names=", ".join(_COLUMNS),
+        variables=variables,
+    )
+    return committed + views(partly=True, denied=False)

@@ -148,14 +148,18 @@ def view(
 
 def compact(
     path: StorePath,
-    out: Out,
-    rows_per_file: Annotated[int, typer.Option(min=1, help="About so many samples in one file.")] = 1_000_000,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Leave the store as it is, and make a new one here.")
+    ] = None,
 ) -> None:
-    """Copy a store of many small shards into few large files, for quicker questions. The copy is only read."""
+    """Put a store's rows into few large files, for quicker questions; every row stays as it is.
+
+    Long extractions do so by themselves. A kill loses nothing: give the command again.
+    """
     from macco.pipeline.store import Store
     from macco.preprocess.exchange.compact import compact as merge
 
-    merge(Store.open(path), out, rows_per_file)
+    merge(Store.open(path), out)
 
 
 def cache(

@@ -11,9 +11,9 @@ import numpy as np
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
+from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.pictures import Decoded
 from macco.pipeline.schema import BOXES, CONCEPTS, OBJECT
-from macco.pipeline.store import parquet_bytes
 from macco.preprocess.demo.captions import captions
 from macco.preprocess.demo.icons import FRAME, NOUNS
 from macco.preprocess.demo.scene import SIDE, Box, Scene, random_scene

@@ -1,28 +1,31 @@
-"""Many small files to few large ones, in a new store: quicker questions over everything."""
+"""Many small files to few large ones: quicker questions over everything."""
+
+from contextlib import closing
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.merge import copy, merge
 from macco.pipeline.store import Store
 
 
-def compact(store: Store, out: str, rows_per_file: int = 1_000_000) -> Store:
-    """Copy a store into a new one at `out`, with about `rows_per_file` samples in a file.
+def compact(store: Store, out: str | None = None) -> Store:
+    """Put the rows of a store into few large files: in the store itself, or as a new one at `out`.
 
-    Each shard stays a row group of its own, so that reading one shard stays cheap. The copy is only read.
-    Raises UserError if anything is at `out`.
+    Every row stays as it is, and the store can be extended as before. A kill leaves a store whole, and of a new one no
+    store. Raises UserError if anything is at `out`, or where nothing can be written.
     """
-    copy = Store(out)
-    if copy.fs.exists(copy.root):
-        raise UserError(f"there is something at {out}: choose a new --out")
-    copy = Store.create(out, store.description()["settings"])
-    copy.mark_compacted()
-    group: list[str] = []
-    rows = 0
-    for shard in sorted(store.committed()):
-        group.append(shard)
-        rows += store.shard(shard).get("samples", 0)
-        if rows >= rows_per_file:
-            copy.commit_compacted(group, store)
-            group, rows = [], 0
-    if group:
-        copy.commit_compacted(group, store)
-    return copy
+    store.require_whole()
+    settings = store.description()["settings"]
+    if out is None:
+        with closing(Store.create(store.url, settings)) as own:
+            try:
+                merge(own, everything=True)
+            except OSError as error:
+                raise UserError(f"cannot write to {store.url}: {error}; what is committed is safe") from error
+        return store
+    try:
+        with closing(Store.copy(out)) as made:
+            copy(store, made)
+            made.finish_copy(settings)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error}; give the command again") from error
+    return made

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import new_folder, put_file
+from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.query import connect
 from macco.pipeline.schema import TABLES
-from macco.pipeline.store import Store, parquet_bytes
+from macco.pipeline.store import Store
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
 from tests.support.rows import record, tables
@@ -257,17 +259,30 @@ def test_any_text_survives_parquet_and_equal_rows_are_equal_bytes(captions: list
         assert parquet_bytes(schema, rows[name]) == data
 
 
+def rows_of(store: Store) -> dict[str, list[Any]]:
+    return {
+        view: connect(store).execute(f"SELECT * FROM {view} ORDER BY ALL").fetchall()
+        for view in (*TABLES, "concept_boxes", "shards")
+    }
+
+
 def test_compact_keeps_every_row_in_fewer_files(url: str) -> None:
     store = Store.create(url, SETTINGS)
     for name in "abcde":
-        store.commit(name, tables(name, [f"{name} dog", "a cat"]), record(name, samples=2))
-    small = compact(store, url + "-compact", rows_per_file=4)
-    for view in TABLES:
-        sql = f"SELECT * FROM {view} ORDER BY ALL"
-        assert connect(small).execute(sql).fetchall() == connect(store).execute(sql).fetchall()
-        assert all(small.table(view, name) == store.table(view, name) for name in "abcde")
-    assert len(small.fs.glob(small.path("samples/*.parquet"))) == 3 + 1  # and the one without rows
-    with pytest.raises(UserError, match="only read"):
-        Store.create(url + "-compact", SETTINGS)
+        store.commit(name, tables(name, [f"{name} dog", "a cat"]), record(name))
+    store.close()
+    small = compact(store, url + "-compact")
+    assert rows_of(small) == rows_of(store)
+    assert all(small.table(view, name) == store.table(view, name) for name in "abcde" for view in TABLES)
+    assert len(small.names(".parquet", "samples")) == 1 + 1  # and the one without rows
     with pytest.raises(UserError, match="choose a new"):
         compact(store, url + "-compact")
+    before = rows_of(store)
+    compact(store)
+    assert rows_of(store) == before
+    assert store.names(".json", "shards") == {"_schema"}
+    assert len(store.names(".parquet", "samples")) == 1 + 1
+    assert store.records().keys() == {*"abcde"}
+    own = Store.create(url, SETTINGS)  # and it goes on
+    own.commit("f", tables("f", ["a fox"]), record("f"))
+    assert own.committed() == {*"abcdef"}

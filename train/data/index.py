@@ -10,12 +10,13 @@ from typing import Final
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.pipeline.views import scan, scan_all
+from macco.pipeline.views import scan
 from macco.train.data.selection import LEVELS, Level, Selection
 
 ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
@@ -89,7 +90,9 @@ def build(
     Raises UserError if no sample is left.
     """
     with connect(store, views=False, memory="2GB") as connection:
-        shards, files, sizes = _shards(store, connection)
+        commits = store.commits()
+        held = commits.core.filter(pc.greater(commits.core["samples"], 0))
+        shards, files, sizes = held["shard"].to_pylist(), held["file"].to_pylist(), held["samples"].to_numpy()
         begins = np.concatenate([[0], np.cumsum(sizes)])
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}
         connection.register("_shards", pa.table(numbers))
@@ -97,7 +100,8 @@ def build(
         images = np.zeros(begins[-1], np.bool_) if one_caption else None  # the first row of each
         counts = {level: np.zeros(len(selection.at(level)) + 1, np.int64) for level in LEVELS}
         try:
-            for part in _parts(files, sizes):
+            for names in _parts(files, sizes):
+                part = commits.parts(names)
                 samples = f"SELECT * FROM {scan(store.url, 'samples', part)} SEMI JOIN _shards USING (shard)"
                 wanted = f"{samples} WHERE {selection.all('samples')}"
                 for level in LEVELS:
@@ -146,19 +150,6 @@ def _heads(selected: NDArray[np.bool_], images: NDArray[np.bool_]) -> NDArray[np
     heads = np.zeros_like(selected)
     heads[places[np.diff(image, prepend=-1) > 0]] = True
     return heads
-
-
-def _shards(
-    store: Store, connection: duckdb.DuckDBPyConnection
-) -> tuple[list[str], list[str], NDArray[np.int64]]:
-    """The committed shards by name: the file that holds each, and its number of rows."""
-    committed = store.committed()
-    rows = connection.execute(
-        "SELECT shard, parse_filename(filename, true, 'forward_slash'), max(row) + 1 "
-        f"FROM {scan_all(store.url, 'samples')} GROUP BY 1, 2 ORDER BY 1"
-    ).fetchall()
-    rows = [row for row in rows if row[0] in committed]
-    return [row[0] for row in rows], [row[1] for row in rows], np.array([row[2] for row in rows], np.int64)
 
 
 def _parts(files: list[str], sizes: NDArray[np.int64]) -> Iterator[list[str]]:

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, NEGATIVES, OBJECT, OK, RELATION
-from macco.pipeline.store import Store, parquet_bytes
+from macco.pipeline.store import Store
 from macco.train.data.masks import FUNCTION_WORDS
 
 SCHEMA: Final = pa.schema(

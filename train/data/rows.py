@@ -1,19 +1,21 @@
 """The rows of some pieces of the store, fetched by DuckDB and held as columns."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
-from macco.pipeline.query import connect
+from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
+from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
-from macco.pipeline.views import quote, scan
+from macco.pipeline.views import Files, quote, scan
 from macco.train.config import DataConfig
 from macco.train.data.index import Index
 from macco.train.data.masks import Grounded
@@ -21,6 +23,8 @@ from macco.train.data.selection import Selection
 
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
 _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
+
+_CHANGED = "{} has changed since training began: start again, or resume once it is complete"
 
 # A number for where an image lies: captions of one image have one.
 _IMAGE = '(hash(s.source, s.member, s."offset") >> 1)::BIGINT'
@@ -107,13 +111,26 @@ class Fetch:
         self._negatives = negatives
         self._box_score = box_score
         self._index = index
+        self._held = dict(zip(index.shards, index.files, strict=True))  # the file of each shard
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
         self._connection = connect(self._store, views=False, memory="400MB", threads=1)
 
     def __call__(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:
-        """Fetch the samples of some pieces in an epoch."""
+        """Fetch the samples of some pieces in an epoch. Raises UserError where they are not there any more."""
+        try:
+            return self._fetch(pieces, seed, epoch)
+        except (
+            duckdb.Error
+        ) as error:  # files that were put together with others meanwhile: their rows are elsewhere
+            held = self._store.commits().files
+            if held == self._held:
+                raise UserError(f"cannot read {self._store.url}: {reason(error)}") from error
+            self._held = held
+            return self._fetch(pieces, seed, epoch)
+
+    def _fetch(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:
         rows = [self._index.rows(piece, seed, epoch) for piece in pieces]
         shards = [self._index.shards[self._index.shard[piece]] for piece in pieces]
         which = pa.DictionaryArray.from_arrays(
@@ -123,19 +140,16 @@ class Fetch:
         row = np.concatenate(rows)
         slot = np.arange(len(row), dtype=np.int32)
         chosen = pa.table({"shard": which.cast(pa.string()), "row": pa.array(row), "slot": pa.array(slot)})
-        files = sorted({self._index.files[self._index.shard[piece]] for piece in pieces})
+        files = self._files(shards)
         store, do = self._store.url, self._connection
         do.register("_chosen", chosen)
-        names = ", ".join(sorted({quote(shard) for shard in shards}))
         do.execute(
             f"CREATE OR REPLACE TEMP TABLE _samples AS SELECT * FROM {scan(store, 'samples', files)} "
-            f"JOIN _chosen USING (shard, row) WHERE shard IN ({names})"
+            "JOIN _chosen USING (shard, row)"
         )
         samples = do.sql(f"{self._located(shards)} ORDER BY slot").to_arrow_table()
         if samples.num_rows != len(row):
-            raise UserError(
-                f"{store} has changed since training began: start again, or resume once it is complete"
-            )
+            raise UserError(_CHANGED.format(store))
         own = "SELECT * FROM _samples"
         concepts = do.execute(
             f"SELECT slot, {_NUMBER.format('concept_id')} AS number, list_position({list(KINDS)}, kind) - 1 AS kind, "
@@ -151,7 +165,19 @@ class Fetch:
         wrong, regions = self._wrong(shards), self._regions(files)
         return Rows(samples, concepts, boxes, wrong, self._negatives, regions)
 
-    def _regions(self, files: Sequence[str]) -> dict[str, Any] | None:
+    def _files(self, shards: Collection[str]) -> dict[str, list[str] | None]:
+        """The files of some shards, and which of their shards are wanted."""
+        found: dict[str, list[str] | None] = {}
+        for shard in sorted({*shards}):
+            if (file := self._held.get(shard)) is None:
+                raise UserError(_CHANGED.format(self._store.url))
+            if alone(shard, file):
+                found[file] = None
+            else:
+                found[file] = [*(found.get(file) or ()), shard]
+        return found
+
+    def _regions(self, files: Files) -> dict[str, Any] | None:
         """The boxes of the samples' images, whichever caption they were found for."""
         if self._box_score is None:
             return None

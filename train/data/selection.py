@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
-from macco.pipeline.views import GROUNDS, quote, scan
+from macco.pipeline.views import GROUNDS, Files, quote, scan
 from macco.train.config import MaskConfig
 from macco.train.data.masks import masked_kinds
 
@@ -61,10 +61,10 @@ class Selection:
         """The conditions at one level, at least one."""
         return [clause.sql for clause in self.clauses if clause.level == level] or ["true"]
 
-    def relation(self, level: Level, samples: str, files: Sequence[str], store: str) -> str:
+    def relation(self, level: Level, samples: str, files: Files, store: str) -> str:
         """SQL of the rows at a level, all columns, before that level's own conditions.
 
-        `samples` is the SQL of the samples wanted; `files` are the stems of the store's Parquet files that hold
+        `samples` is the SQL of the samples wanted; `files` are the store's Parquet files that hold
         them. A concept has a row for each of its spans; a box one for each concept that it grounds.
         """
         if level == "samples":
@@ -81,7 +81,7 @@ class Selection:
             f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
         )
 
-    def counted(self, level: Level, samples: str, files: Sequence[str], store: str) -> str:
+    def counted(self, level: Level, samples: str, files: Files, store: str) -> str:
         """SQL of the rows that are counted for people: as `relation`, but each box once where that can be."""
         if level == "boxes" and not any(clause.mixed for clause in self.clauses):
             boxes = f"{scan(store, 'boxes', files)} b"

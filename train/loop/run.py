@@ -117,9 +117,11 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
     """Whether the selection leaves a box: the first file that has one will do."""
     selection = plan.selection
     with connect(store, views=False) as connection:
-        for file in dict.fromkeys(plan.index.files):
-            samples = f"SELECT * FROM {scan(store.url, 'samples', [file])} WHERE {selection.all('samples')}"
-            boxes = selection.relation("boxes", samples, [file], store.url)
+        commits = store.commits()
+        for file in dict.fromkeys(commits.files.values()):
+            part = commits.parts([file])
+            samples = f"SELECT * FROM {scan(store.url, 'samples', part)} WHERE {selection.all('samples')}"
+            boxes = selection.relation("boxes", samples, part, store.url)
             if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
                 return True
     return False

@@ -133,7 +133,7 @@ def test_batches_hold_the_negatives_that_there_are(store):
 
 
 def _empty():
-    from macco.pipeline.store import parquet_bytes
+    from macco.pipeline.parquet import parquet_bytes
     from macco.train.data.negatives import SCHEMA
 
     return parquet_bytes(SCHEMA, SCHEMA.empty_table())

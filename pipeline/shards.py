@@ -1,0 +1,260 @@
+"""The shards of a store: written, then made visible by a record; read; done again; taken out."""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, file_of, read_commits
+from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
+from macco.pipeline.parquet import parquet_bytes
+from macco.pipeline.schema import TABLES
+
+MAX_NAME: Final = 180  # bytes of a shard's name: file systems take 255, and files' own endings are to come
+
+_STAGED = "replacing"  # shards that are to take the place of others, as whole as those
+_REPLACE = f"{_STAGED}/commit.json"  # while it is there, a replacement is decided and not yet carried out
+
+
+class Shards(Folder):
+    """A folder of shards: Parquet tables, where one small JSON per shard, written last, is the commit."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._packs = Packs(Folder(url))  # not itself: a lock lives as long as the last that knows it
+
+    def description(self) -> dict[str, Any]:
+        """store.json: the schema version, and every setting that shaped the rows."""
+        return self._json("store.json")
+
+    def commits(self) -> Commits:
+        """What is committed now. Raises UserError for a record that cannot be read."""
+        compacted = bool(self.description().get("compacted"))
+        while True:
+            found = read_commits(self, self._packs, self._loose(), compacted=compacted)
+            # What was merged while we looked seems to miss its files.
+            if not found.damaged or self.names(".parquet", PACKS) - {NO_ROW} == {*found.packs}:
+                return found
+
+    def committed(self) -> set[str]:
+        """Names of the shards whose rows are complete, and there."""
+        return {*self.commits().shards}
+
+    def failed(self) -> set[str]:
+        """Names of the shards that were given up."""
+        return self.names(".json", "failed")
+
+    def shard(self, name: str) -> Record:
+        """The commit record of one shard."""
+        try:
+            record: Record | None = self._json(f"shards/{name}.json")
+        except FileNotFoundError:
+            record = self._packs.record(name)
+        if record is None or record.get(GONE):
+            raise UserError(f"{self.url} holds no shard {name!r}")
+        return record
+
+    def records(self, folder: str = "shards") -> dict[str, Record]:
+        """The records of all shards that are committed and whole, or of the "failed" ones, by name and in order."""
+        found = self._loose(folder)
+        if folder == "shards":
+            there = self.committed()
+            found = {
+                name: record for name, record in (self._packs.records() | found).items() if name in there
+            }
+        return dict(sorted(found.items()))
+
+    def _loose(self, folder: str = "shards") -> dict[str, Record]:
+        """The records that are files of their own; what goes while they are read is in a pack by now."""
+        names = sorted(self.names(".json", folder) - {NO_ROW})
+
+        def read(name: str) -> Record | None:
+            try:
+                return self._json(f"{folder}/{name}.json")
+            except FileNotFoundError:
+                return None
+
+        if self.local:
+            found = list(map(read, names))
+        else:
+            with ThreadPoolExecutor(32) as threads:  # an object store takes its time for each
+                found = list(threads.map(read, names))
+        return {name: record for name, record in zip(names, found, strict=True) if record is not None}
+
+    def failure(self, name: str) -> Record:
+        """Why a shard was given up."""
+        return self._json(f"failed/{name}.json")
+
+    def table(self, name: str, shard: str) -> pa.Table:
+        """One shard's rows of the table `name`."""
+        file = file_of(shard, self.shard(shard))
+        filters = None if alone(shard, file) else [("shard", "=", shard)]  # or a file that holds many
+        path = self.path(f"{name}/{file}.parquet")
+        return pq.read_table(
+            path, filesystem=self.fs, schema=TABLES[name], filters=filters, partitioning=None
+        )
+
+    def require_whole(self) -> None:
+        """Raise UserError where a committed shard is not whole, saying which, and what to do."""
+        if damaged := self.commits().damaged:
+            first, why = min(damaged.items())
+            raise UserError(
+                f"{self.url}: {len(damaged)} of its shards {'is' if len(damaged) == 1 else 'are'} not whole ({first}: "
+                f"{why}): the extract command that made them does them again; macco-prep verify tells of all"
+            )
+
+    def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
+        """Write one shard's tables, then its record: from then on its rows are visible, in place of its former ones.
+
+        Raises UserError where nothing can be written (a full disk); nothing has changed then.
+        """
+        try:
+            before = self._own(shard)
+            file = _free_name(shard, before)
+            self.put(f"shards/{shard}.json", self._write(shard, file, tables, record))
+            if before is not None:
+                self._drop(shard, before)
+            self.remove(f"failed/{shard}.json")
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def stage(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
+        """Write a shard beside what the store holds: nobody sees it until `replace`."""
+        try:
+            self.make(f"{_STAGED}/shards")
+            file = f"{shard}~{uuid.uuid4().hex[:8]}"
+            self.put(f"{_STAGED}/shards/{shard}.json", self._write(shard, file, tables, record))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def _write(
+        self, shard: str, file: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]
+    ) -> bytes:
+        """Write a shard's tables; the record that makes them visible, once it is there."""
+        fit(shard)
+        data = {name: parquet_bytes(schema, tables[name]) for name, schema in TABLES.items()}
+        for name in TABLES:
+            self.put(f"{name}/{file}.parquet", data[name])
+        own: Record = {} if file == shard else {"file": file}
+        own |= {name: tables[name].num_rows for name in TABLES}
+        own |= {"bytes": {name: len(data[name]) for name in TABLES}}
+        return json.dumps(dict(record) | own, indent=1).encode()
+
+    def staged(self) -> dict[str, Record]:
+        """The records of the shards that are written beside the others, by name."""
+        return self.records(f"{_STAGED}/shards")
+
+    def unstage(self, shard: str) -> None:
+        """Drop a shard that was written beside the others."""
+        record = self._json(f"{_STAGED}/shards/{shard}.json")
+        self.remove(f"{_STAGED}/shards/{shard}.json")
+        self._drop(shard, record)
+
+    def replace(self, shards: Sequence[str], gone: Sequence[str] = ()) -> None:
+        """Let staged shards take the places of those of the same names and of those that are to be `gone`.
+
+        All at once: a kill before leaves the old shards, one after it the new ones. One in the middle is made
+        good by whoever opens the store next.
+        """
+        try:
+            decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
+            self.put(_REPLACE, json.dumps(decided).encode())
+            self.finish()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}; give the command again") from error
+
+    def finish(self) -> None:
+        """Carry out what `replace` decided, if anything is left of it; twice is once."""
+        if not self.exists(_REPLACE):
+            return
+        decided, staged = self._json(_REPLACE), self._loose(f"{_STAGED}/shards")
+        for shard in decided["gone"]:  # old rows and new ones are never seen together
+            before = self._own(shard)
+            self.put(f"shards/{shard}.json", json.dumps({"shard": shard, GONE: True}).encode())
+            if before is not None:
+                self._drop(shard, before)
+            self.remove(f"failed/{shard}.json")
+            if self._packs.record(shard) is None:
+                self.remove(f"shards/{shard}.json")
+        for shard in decided["shards"]:
+            if shard in staged:
+                before = self._own(shard)
+                self.put(f"shards/{shard}.json", json.dumps(staged[shard], indent=1).encode())
+                self.remove(f"{_STAGED}/shards/{shard}.json")
+                if before is not None and file_of(shard, before) != file_of(shard, staged[shard]):
+                    self._drop(shard, before)
+                self.remove(f"failed/{shard}.json")
+        self.remove(_REPLACE)
+
+    def _own(self, shard: str) -> Record | None:
+        """A shard's record that is a file of its own."""
+        name = f"shards/{shard}.json"
+        return self._json(name) if self.exists(name) else None
+
+    def _drop(self, shard: str, record: Record) -> None:
+        """Remove the files that a shard had alone, by a record that holds no longer."""
+        if not record.get(GONE) and alone(shard, file_of(shard, record)):
+            for name in TABLES:
+                self.remove(f"{name}/{file_of(shard, record)}.parquet")
+
+    def go_on(self) -> None:
+        """Finish what a killed process decided, unless that process is another and still at work."""
+        if not self.exists(_REPLACE):
+            return
+        try:
+            lock = self.lock() if self.local else None
+            if lock is not None or not self.local:
+                self.finish()
+            if lock is not None:
+                lock.release()
+        except OSError as error:
+            raise UserError(
+                f"a replacement of shards in {self.url} was cut short, and cannot be finished here: {error}"
+            ) from error
+
+    def fail(self, shard: str, record: Mapping[str, Any]) -> None:
+        """Note that a shard was given up, with the reason."""
+        self.put(f"failed/{shard}.json", json.dumps(dict(record), indent=1).encode())
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self.read(name))
+        except ValueError as error:
+            raise UserError(f"{self.url}/{name} is not valid JSON ({error}): {restore(name)}") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{self.url}/{name} holds no JSON object: {restore(name)}")
+        if name.startswith("shards/") and not (isinstance(value.get("shard"), str) or value.get(GONE)):
+            raise UserError(f"{self.url}/{name} is no shard's record: {restore(name)}")
+        return value
+
+
+def alone(shard: str, file: str) -> bool:
+    """Tell whether files of this stem were written for a shard alone."""
+    return file == shard or re.fullmatch(re.escape(shard) + "~[0-9a-f]{8}", file) is not None
+
+
+def fit(shard: str) -> None:
+    """Raise UserError for a name that no shard can have: it names files, on any file system, and is part of ids."""
+    bad = shard in ("", NO_ROW) or shard[0] == "." or any(ord(c) < 32 or c in "/\\\x7f" for c in shard)
+    if bad or len(shard.encode("utf-8", "surrogatepass")) > MAX_NAME or not shard.isprintable():
+        raise UserError(
+            f"{shard[:80]!r} is no name of a shard: rename the file (files are named so in the store)"
+        )
+
+
+def _free_name(shard: str, before: Record | None) -> str:
+    """The stem of a shard's new files, other than that of its old ones: those are whole until the new ones are."""
+    taken = before is not None and not before.get(GONE) and file_of(shard, before) == shard
+    return f"{shard}~{uuid.uuid4().hex[:8]}" if taken else shard
+
+
+def restore(name: str) -> str:
+    if name.startswith("shards/"):
+        return "delete it, and the extract command does that shard again"
+    return "restore it from a copy"
