@@ -170,15 +170,16 @@ def _rows(store: Store, table: str, commits: Commits, source: _Source, bounds: _
     first, last = bounds
     if not source.shards or source.shards[0] > last or source.shards[-1] < first:
         return
-    with store.fs.open(store.path(f"{table}/{source.file}.parquet"), "rb") as stream:
-        file = pq.ParquetFile(stream, pre_buffer=False)
+    path, single = f"{table}/{source.file}.parquet", alone(source.shards[0], source.file)
+    with pa.BufferReader(store.read(path)) if single else store.fs.open(store.path(path), "rb") as stream:
+        file = pq.ParquetFile(stream)
         place = file.schema_arrow.get_field_index("shard")
         for number in range(file.num_row_groups):
             known = file.metadata.row_group(number).column(place).statistics
             if known is not None and known.has_min_max and (known.max < first or known.min > last):
                 continue
-            rows = _cast(file.read_row_group(number), TABLES[table])
-            if not alone(source.shards[0], source.file):
+            rows = _cast(file.read_row_group(number, use_threads=not single), TABLES[table])
+            if not single:
                 there = pc.and_(pc.greater_equal(rows["shard"], first), pc.less_equal(rows["shard"], last))
                 if source.file in commits.partly:
                     there = pc.and_(there, pc.is_in(rows["shard"], pa.array(source.shards, pa.string())))
@@ -189,6 +190,8 @@ def _rows(store: Store, table: str, commits: Commits, source: _Source, bounds: _
 
 def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows of a former version lack columns that came later."""
+    if rows.schema == schema:
+        return rows
     for place, field in enumerate(schema):
         if field.name not in rows.schema.names:
             rows = rows.add_column(place, field, pa.nulls(rows.num_rows, field.type))
