@@ -40,13 +40,14 @@ class _Run:
         self.pool = Pool(store_url, made)
         self.pace = Pace(run.shard_timeout)
         self.last_up = 0.0  # when a worker was up
-        self.said, self.waits_since = "", 0.0
+        self.checked, self.said, self.waits_since = False, "", 0.0
 
     def to_its_end(self) -> None:
         while self.pending or any(worker.jobs() for worker in self.pool.grounders):
             now = self.pace.tick()
             held = sum(len(worker.jobs()) for worker in self.pool.grounders)
             if self.pool.look(now, len(self.pending) + held):
+                self.say_what_lacks()
                 self.say_what_waits(now)
                 self.give_up_waiting(now)
             self.give(now)
@@ -88,7 +89,7 @@ class _Run:
         elif job is None:
             self.pool.is_up(worker)
         elif answer is None:  # it was cut off for a while, and what it did meanwhile nobody knows
-            self.take_back(worker, [job, *self.pool.stop(worker)])
+            self.take_back(worker, [*[job] * self.attempts.moved(job), *self.pool.stop(worker)])
         else:
             worker.errors = 0
             self.pace.done(took)
@@ -165,6 +166,13 @@ class _Run:
     def _next(self, worker: Worker, now: float) -> None:
         worker.calls.popleft()
         worker.since = now
+
+    def say_what_lacks(self) -> None:
+        """Log, before anything is done, what of that which was asked for the cluster does not hold."""
+        lacks = self.pool.shortage()
+        if lacks and not self.checked:
+            self.attempts.progress.say(lacks)
+        self.checked = True
 
     def say_what_waits(self, now: float) -> None:
         """Log what waits for what, once it has for a while, whenever that changes."""

@@ -139,6 +139,17 @@ class Pool:
     def node_is_up(self, node: str) -> bool:
         return any(one.id == node for one in nodes_up())
 
+    def shortage(self) -> str:
+        """What was asked for and does not fit into the cluster as it is, in words; empty where all does."""
+        asked, fit = self.session, self.crew
+        lacks = []
+        if fit.placeable < (asked.workers or 1):
+            lacks.append(f"of {asked.workers or 1} grounding workers {fit.placeable} fit")
+        if fit.parsers < (asked.parse_workers or 0):
+            lacks.append(f"of {asked.parse_workers} parsing workers {fit.parsers} fit beside them")
+        there = f": the cluster has {described(self.nodes)}, and nodes that join are used"
+        return f"{', '.join(lacks)}{there}" if lacks else ""
+
     def waiting(self) -> str:
         """What waits for what, in words; empty where nothing does."""
         waits = sum(not worker.node for worker in self.grounders)

@@ -43,12 +43,13 @@ def slots(nodes: Sequence[Node], gpus: float) -> int:
 def crew(nodes: Sequence[Node], gpus: float, workers: int | None, parse_workers: int | None) -> Crew:
     """Share the CPUs of the nodes out: one for each worker, at least one to ground, the others as they are asked for.
 
-    Without a number asked for there are as many grounding workers as fit: one for each part of a GPU, or two CPUs of
-    three where there is none.
+    Without a number asked for there are as many grounding workers as fit: one for each part of a GPU; without GPUs two
+    CPUs of three, or all but those that are to parse.
     """
     cpus = sum(int(node.cpus) for node in nodes)
     fit = slots(nodes, gpus)
-    grounders = workers or max(1, fit if gpus else fit - (fit + 1) // 3)
+    to_parse = 0 if gpus else (fit + 1) // 3 if parse_workers is None else parse_workers
+    grounders = workers or max(1, fit - to_parse)
     placeable = min(grounders, fit)
     if parse_workers is None:
         parse_workers = 4 * placeable if gpus else (placeable + 1) // 2

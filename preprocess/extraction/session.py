@@ -62,7 +62,7 @@ def session(config: ExtractConfig, run: RunConfig, shards: int) -> Iterator[Sess
                 hint = "a cluster with token authentication wants RAY_AUTH_MODE=token in the environment"
                 raise UserError(f"no Ray cluster answers at {run.ray_address}: {error} ({hint})") from error
             gpus = _gpus(run, *_cluster_gpus()) if wants_gpu else _gpus(run, 0, [0])
-            asked = (run.workers, run.parse_workers)
+            asked = (min(run.workers, shards) if run.workers else None, run.parse_workers)
         if config.device == "auto":
             config = replace(config, device="cuda" if gpus else "cpu")
         yield Session(config, gpus, *asked, node=ray.get_runtime_context().get_node_id())

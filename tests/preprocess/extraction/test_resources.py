@@ -37,6 +37,7 @@ def test_small_clusters() -> None:
     assert crew([Node("n", 1, 0)], 0, None, None).parsers == 0
     gpu = crew([Node("n", 3, 2)], 1, None, None)
     assert (gpu.grounders, gpu.placeable, gpu.parsers) == (2, 2, 1)
+    assert crew([Node("n", 2, 0)], 0, None, 0).placeable == 2
     asked = crew([Node("n", 2, 0)], 0, 3, None)
     assert (asked.grounders, asked.placeable, asked.parsers) == (3, 2, 0)
 
