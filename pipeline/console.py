@@ -52,17 +52,20 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+_interrupts: list[int] = []  # signals that came
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal's handler: end as Ctrl-C does, with the signal's own exit code."""
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run a typer app and exit: 0 done, 1 some work failed, 2 a mistake of the user's, 130 interrupted.
+    """Run a typer app and exit: 0 done, 1 some work failed, 2 a mistake of the user's, 130 Ctrl-C, 143 SIGTERM.
 
-    Without arguments it shows its help.
+    Without arguments it shows its help. SIGTERM is as the system has it where a command does not `interrupt` on it.
     """
-    interrupts = []
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background job
         signal.signal(signal.SIGINT, interrupt)
     try:
@@ -78,7 +81,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
     except Exception as error:
         # Typer's own errors (a missing or malformed option); which package's class they have depends on its version.
         message = getattr(error, "format_message", None)
-        if interrupts:  # some libraries make an error of their own of it, DuckDB a RuntimeError
+        if _interrupts:  # some libraries make an error of their own of it, DuckDB a RuntimeError
             code = 130
         elif message is None:
             raise
@@ -86,6 +89,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
             print(f"{name}: {_one_line(message())} (see {name} --help)", file=sys.stderr)
             code = 2
     if code == 130:
+        code = 128 + (_interrupts or [signal.SIGINT])[0]
         print(
             f"{name}: interrupted; what is done is kept, and the same command can be given again",
             file=sys.stderr,

@@ -117,7 +117,7 @@ def _extract(
     from macco.pipeline.coverage import few_boxes
     from macco.preprocess.extraction.run import extract_shards
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, console.interrupt)
     with closing(store):
         summary = extract_shards(store, todo, config, run, replace=replace)
     total = sum(summary.samples.values())

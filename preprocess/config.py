@@ -89,7 +89,10 @@ class RunConfig:
     workers: Annotated[
         int | None, "Grounding actors; 0: in this process, without Ray. Default: as many as fit."
     ] = None
-    parse_workers: Annotated[int | None, "Parsing actors. Default: by the number of grounding actors."] = None
+    parse_workers: Annotated[
+        int | None,
+        "Parsing actors; 0: grounding actors parse, too. Default: by the number of those, as many as fit.",
+    ] = None
     gpus_per_actor: Annotated[
         float | None, "GPUs of one grounding actor, e.g. 1 or 0.5. Default: 1 if there are any."
     ] = None
@@ -97,10 +100,20 @@ class RunConfig:
         str | None, "A Ray cluster (auto, or host:port). Default: Ray on this machine."
     ] = None
     retries: Annotated[int, "Further tries before a shard is given up."] = 2
+    shard_timeout: Annotated[
+        float | None,
+        "Seconds after which an actor is ended, its shard tried again; 0: never. Default: 20 times what "
+        "half of the shards took, at least 600; 6 hours before any is done.",
+    ] = None
+    start_timeout: Annotated[
+        float, "Seconds that a run waits, while no grounding actor is up, before it gives up."
+    ] = 600.0
 
     def check(self) -> None:
         """Raise UserError for an impossible value."""
-        for name in ("workers", "parse_workers", "gpus_per_actor", "retries"):
+        for name in (
+            "workers", "parse_workers", "gpus_per_actor", "retries", "shard_timeout", "start_timeout",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: it is not negative")

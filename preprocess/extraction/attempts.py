@@ -7,6 +7,8 @@ from macco.preprocess.extraction.inputs import Replacement
 from macco.preprocess.extraction.progress import RunProgress
 from macco.preprocess.extraction.shard import Job
 
+MOVES = 10  # tries of a shard that may end with the node that it is on: a shard could be what ends nodes
+
 
 class Attempts:
     """Counts tries. A shard is given up, and noted in the store, after `retries` further ones.
@@ -22,7 +24,7 @@ class Attempts:
         self.progress = progress
         self.given_up: dict[str, str] = {}  # shard -> why
         self._tries: dict[str, int] = {}  # only of shards that failed at least once
-
+        self._moves: dict[str, int] = {}  # likewise of those whose node left
         self._replacements = {name: one for one in replacements for name in one.shards}
 
     def done(self, job: Job, statuses: Mapping[str, int]) -> None:
@@ -38,11 +40,26 @@ class Attempts:
         """A try has failed. Tell whether there is to be another one."""
         name = job.shard.name
         tries = self._tries[name] = self._tries.get(name, 0) + 1
+        last = why.strip().rsplit("\n", 1)[-1]
         if tries <= self.retries:
+            self.progress.say(f"shard {name} is tried again, {tries} of {self.retries}: {last}")
             return True
-        del self._tries[name]
+        self._give_up(job, why, tries)
+        return False
+
+    def moved(self, job: Job) -> bool:
+        """The node left that a shard was being done on, which is not its fault. Tell whether to do it elsewhere."""
+        name = job.shard.name
+        moves = self._moves[name] = self._moves.get(name, 0) + 1
+        if moves <= MOVES:
+            return True
+        self._give_up(job, f"its node was lost, {moves} times", moves)
+        return False
+
+    def _give_up(self, job: Job, why: str, tries: int) -> None:
+        name = job.shard.name
+        self._tries.pop(name, None)
         self.given_up[name] = why.strip().rsplit("\n", 1)[-1]
         if not job.stage:  # what was to be replaced stays
             self.store.fail(name, {"shard": name, "input": job.shard.record(), "tries": tries, "error": why})
         self.progress.gave_up()
-        return False

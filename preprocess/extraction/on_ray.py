@@ -1,180 +1,193 @@
-"""A run on Ray: CPU actors parse, CPU or GPU actors ground and commit, and a loop hands them shards."""
+"""A run on Ray: the driver keeps all jobs and hands them to the workers that are up, until every job has ended."""
 
-import os
+import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.extraction.attempts import Attempts
-from macco.preprocess.extraction.shard import Extractor, Graphs, Job
-from macco.preprocess.graph.scene_graphs import SceneGraphs
+from macco.preprocess.extraction.pace import Pace
+from macco.preprocess.extraction.pool import Pool, Worker
+from macco.preprocess.extraction.session import Session, session
+from macco.preprocess.extraction.shard import Job
 
-IN_FLIGHT = 2  # shards per actor: one at work, one waiting, so that the actor never idles
-OBJECT_STORE_BYTES = 200 * 2**20  # captions and graphs only: image bytes never enter it
-
-
-class Parser:
-    """Parses captions. Stateless, so Ray may restart it."""
-
-    def __init__(self, config: ExtractConfig) -> None:
-        self._graphs = SceneGraphs.load(config.parser, config.rules)
-
-    def parse(self, captions: Sequence[str]) -> Graphs:
-        return self._graphs.parse(captions)
-
-
-class Grounder:
-    """Extracts shards: reads, has the captions parsed elsewhere, grounds, commits."""
-
-    def __init__(self, store_url: str, config: ExtractConfig, parser: Any) -> None:
-        self._store = Store(store_url)
-        self._extractor = Extractor(config, lambda captions: parser.parse.remote(captions).future())
-
-    def ready(self) -> bool:
-        """Return once the models are loaded."""
-        return True
-
-    def commit(self, job: Job) -> dict[str, int]:
-        return self._extractor.commit(self._store, job)
-
-
-@dataclass
-class Actors:
-    """Starts grounding actors, the first ones and those that take a dead one's place."""
-
-    store_url: str
-    config: ExtractConfig
-    gpus: float
-    count: int
-    parsers: list[Any]
-    started: int = 0
-
-    def all(self) -> list[Any]:
-        return [self.one() for _ in range(self.count)]
-
-    def one(self) -> Any:
-        parser = self.parsers[self.started % len(self.parsers)]
-        self.started += 1
-        actor = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(Grounder)
-        return actor.remote(self.store_url, self.config, parser)
-
-    def stop(self) -> None:
-        """Leave the cluster; a local Ray ends, and with it whatever is still at work."""
-        ray.shutdown()
-
-
-def start_actors(store_url: str, config: ExtractConfig, run: RunConfig, shards: int) -> Actors:
-    """Connect to Ray (a local one unless an address is given) and start the parsing actors.
-
-    Raises UserError where no cluster answers, or where it lacks what is asked for.
-    """
-    here = run.ray_address is None
-    wants_gpu = config.device == "auto" or config.device.startswith("cuda")
-    if here:
-        import torch
-
-        have_gpus = float(torch.cuda.device_count()) if wants_gpu else 0.0
-    else:
-        try:
-            ray.init(address=run.ray_address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            hint = "a cluster with token authentication wants RAY_AUTH_MODE=token in the environment"
-            raise UserError(f"no Ray cluster answers at {run.ray_address}: {error} ({hint})") from error
-        have_gpus = float(ray.cluster_resources().get("GPU", 0)) if wants_gpu else 0.0
-    gpus = run.gpus_per_actor if run.gpus_per_actor is not None else (1.0 if have_gpus else 0.0)
-    if gpus > have_gpus:
-        raise UserError(f"--gpus-per-actor {gpus:g}: {have_gpus:g} GPUs can be had; use 0 for the CPU")
-    if gpus:
-        fit = int(have_gpus / gpus)
-    else:
-        fit = (
-            len(os.sched_getaffinity(0))
-            if here
-            else max(1, int(ray.cluster_resources().get("CPU", 1)) * 2 // 3)
-        )
-    count = max(1, min(run.workers or fit, shards))
-    parse_count = run.parse_workers or ((count * 4) if gpus else (count + 1) // 2)
-    if here:
-        ray.init(
-            num_cpus=count + parse_count,  # a count of actors, not of cores: every one of them is to start
-            num_gpus=int(have_gpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-    if config.device == "auto":
-        config = replace(config, device="cuda" if gpus else "cpu")
-    parser = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=1)(Parser)
-    return Actors(store_url, config, gpus, count, [parser.remote(config) for _ in range(parse_count)])
-
-
-@dataclass
-class _Actor:
-    """A grounding actor and what it has been given, oldest first."""
-
-    handle: Any
-    queue: deque[tuple[Any, Job | None]]  # (ref, job); the first ref asks "are you up?" and has no job
+IN_FLIGHT = 2  # shards per worker: one at work, one waiting, so that it never idles
+SILENCE = 10.0  # seconds that a worker may wait for room before the log says so
 
 
 def run_on_ray(
     store: Store, todo: Sequence[Job], config: ExtractConfig, run: RunConfig, attempts: Attempts
 ) -> None:
-    """Do every job; a shard that kills its actor is counted against that shard alone.
+    """Do every job; a shard that kills or hangs its worker is counted against that shard alone.
 
-    Raises UserError where no cluster answers, an actor cannot start, or the store cannot be written to.
+    Raises UserError where no cluster answers, no worker starts, or the store cannot be written to.
     """
-    pending = deque(todo)
-    start = start_actors(store.url, config, run, len(todo))
-    try:
-        actors = [_Actor(handle, deque([(handle.ready.remote(), None)])) for handle in start.all()]
+    with session(config, run, len(todo)) as made:
+        _Run(store.url, made, run, todo, attempts).to_its_end()
 
-        def failed(job: Job, why: str) -> None:
-            if attempts.again(job, why):
-                pending.append(job)
 
-        stillborn = 0  # workers in a row that died before they were up
-        while pending or any(actor.queue for actor in actors):
-            for actor in actors:
-                while pending and len(actor.queue) < IN_FLIGHT:
-                    job = pending.popleft()
-                    actor.queue.append((actor.handle.commit.remote(job), job))
-            # An actor works in order, so only the first of its queue can be done.
-            first = {actor.queue[0][0]: actor for actor in actors if actor.queue}
-            done, _ = ray.wait(list(first), timeout=1.0)
-            for ref in done:
-                actor = first[ref]
-                _, started = actor.queue.popleft()
-                try:
-                    statuses = ray.get(ref)
-                    stillborn = 0
-                    if started is not None:
-                        attempts.done(started, statuses)
-                except RayTaskError as error:
-                    if isinstance(error.cause, UserError):
-                        raise error.cause from None
-                    if started is None:
-                        raise
-                    failed(started, str(error))
-                except RayActorError as error:
-                    if started is None:
-                        stillborn += 1
-                        if stillborn > run.retries:
-                            last = str(error).strip().splitlines()[-1]
-                            raise UserError(f"a worker cannot start: {last}") from error
-                    else:
-                        failed(started, f"the worker died: {error}")
-                    # What waited behind the shard that killed the actor is not to blame.
-                    pending.extendleft(waiting for _, waiting in reversed(actor.queue) if waiting is not None)
-                    actor.handle = start.one()
-                    actor.queue = deque([(actor.handle.ready.remote(), None)])
-            attempts.progress.tick()
-    finally:
-        start.stop()
+class _Run:
+    def __init__(
+        self, store_url: str, made: Session, run: RunConfig, todo: Sequence[Job], attempts: Attempts
+    ) -> None:
+        self.run, self.attempts = run, attempts
+        self.pending = deque(todo)
+        self.pool = Pool(store_url, made)
+        self.pace = Pace(run.shard_timeout)
+        self.last_up = 0.0  # when a worker was up
+        self.checked, self.said, self.waits_since = False, "", 0.0
+
+    def to_its_end(self) -> None:
+        while self.pending or any(worker.jobs() for worker in self.pool.grounders):
+            now = self.pace.tick()
+            held = sum(len(worker.jobs()) for worker in self.pool.grounders)
+            if self.pool.look(now, len(self.pending) + held):
+                self.say_what_lacks()
+                self.say_what_waits(now)
+                self.give_up_waiting(now)
+            self.give(now)
+            for worker, ref in self.pool.done(timeout=1.0):
+                self.answer(worker, ref, self.pace.tick())
+            self.end_those_that_hang()
+            self.attempts.progress.tick()
+
+    def give(self, now: float) -> None:
+        """Hand jobs out evenly: near the end nobody waits for a second one while others have none."""
+        for held in range(IN_FLIGHT):
+            for worker in self.pool.up():
+                if self.pending and len(worker.calls) == held:
+                    job = self.pending.popleft()
+                    worker.ask(worker.handle.commit.remote(job, self.pool.parser()), now, job)
+
+    def answer(self, worker: Worker, ref: object, now: float) -> None:
+        """Take what a worker answers to the first of its calls, or what became of it."""
+        job = worker.calls[0][1]
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            self._next(worker, now)
+            self.failed(worker, job, error, now)
+            return
+        except ActorUnavailableError:
+            # It may be dead, or cut off. The answer to another question will be why, and what it means for the job.
+            time.sleep(1.0)
+            worker.calls[0] = (worker.handle.ready.remote(), job)
+            return
+        except RayError as error:
+            worker.calls.popleft()
+            self.lost(worker, job, error, now)
+            return
+        took = now - worker.since
+        self._next(worker, now)
+        if not worker.node:
+            self.pool.placed(worker, answer[0], now)
+        elif job is None:
+            self.pool.is_up(worker)
+        elif answer is None:  # it was cut off for a while, and what it did meanwhile nobody knows
+            self.take_back(worker, [*[job] * self.attempts.moved(job), *self.pool.stop(worker)])
+        else:
+            worker.errors = 0
+            self.pace.done(took)
+            self.attempts.done(job, answer)
+
+    def failed(self, worker: Worker, job: Job | None, error: RayTaskError, now: float) -> None:
+        """A worker is well, and what it was asked was not."""
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        if job is None:
+            self.stillborn(worker, str(error), now)
+            return
+        worker.errors += 1
+        if worker.errors > 1:  # two shards in a row: is it the worker (a GPU in a bad state)?
+            self.take_back(worker, self.pool.stop(worker))
+        self.again(job, str(error))
+
+    def lost(self, worker: Worker, job: Job | None, error: RayError, now: float) -> None:
+        """A worker is dead: by what it did, or with its node. What waited behind that job is not to blame."""
+        left = "node has died" in str(error) or bool(worker.node and not self.pool.node_is_up(worker.node))
+        if job is None:
+            if left or worker.up:
+                self.take_back(worker, self.pool.stop(worker))
+            else:
+                self.stillborn(worker, str(error), now)
+            return
+        self.take_back(worker, self.pool.stop(worker))
+        if left:
+            if self.attempts.moved(job):
+                self.pending.appendleft(job)
+        elif isinstance(error, OutOfMemoryError):
+            self.again(job, f"{error}\nthe worker was ended: its node was out of memory")
+        else:
+            self.again(job, f"the worker died: {error}")
+
+    def stillborn(self, worker: Worker, why: str, now: float) -> None:
+        """A worker that died or failed before it was up; others that are up go on without it for a while."""
+        self.pool.stop(worker)
+        self.pool.stillborn += 1
+        last = why.strip().splitlines()[-1]
+        if self.pool.stillborn > self.run.retries:
+            if not self.pool.up():
+                raise UserError(f"a worker cannot start: {last}")
+            self.attempts.progress.say(f"a worker cannot start, others go on: {last}")
+            self.pool.not_before(now + 30.0 * self.pool.stillborn)
+
+    def end_those_that_hang(self) -> None:
+        now = self.pace.tick()
+        limit = self.pace.limit()
+        for worker in list(self.pool.grounders):
+            if not worker.calls or not worker.node or now - worker.since <= limit:
+                continue
+            job = worker.calls[0][1]
+            if job is not None:
+                worker.calls.popleft()
+                self.take_back(worker, self.pool.stop(worker))
+                self.again(job, f"the worker hung: no end after {limit:.0f} s (--shard-timeout)")
+        for worker in list(self.pool.parsers):
+            # Half the time, so that the shard which waits for it is not what ends.
+            if worker.up and worker.calls and now - worker.since > limit / 2:
+                self.pool.stop(worker)
+        for worker in [*self.pool.grounders, *self.pool.parsers]:
+            if worker.node and not worker.up and now - worker.since > self.run.start_timeout:
+                self.stillborn(worker, f"its models are not loaded after {self.run.start_timeout:.0f} s", now)
+
+    def again(self, job: Job, why: str) -> None:
+        if self.attempts.again(job, why):
+            self.pending.append(job)
+
+    def take_back(self, worker: Worker, jobs: Sequence[Job]) -> None:
+        self.pending.extendleft(reversed(jobs))
+        self.pool.look_now()
+
+    def _next(self, worker: Worker, now: float) -> None:
+        worker.calls.popleft()
+        worker.since = now
+
+    def say_what_lacks(self) -> None:
+        """Log, before anything is done, what of that which was asked for the cluster does not hold."""
+        lacks = self.pool.shortage()
+        if lacks and not self.checked:
+            self.attempts.progress.say(lacks)
+        self.checked = True
+
+    def say_what_waits(self, now: float) -> None:
+        """Log what waits for what, once it has for a while, whenever that changes."""
+        waiting = self.pool.waiting()
+        if not waiting:
+            self.said, self.waits_since = "", now
+        elif waiting != self.said and now - self.waits_since > SILENCE:
+            self.said = waiting
+            self.attempts.progress.say(waiting)
+
+    def give_up_waiting(self, now: float) -> None:
+        if self.pool.up():
+            self.last_up = now
+        elif now - self.last_up > self.run.start_timeout:
+            why = self.pool.waiting() or "none has loaded its models"
+            raise UserError(
+                f"no grounding worker is up after {now - self.last_up:.0f} s (--start-timeout): {why}"
+            )

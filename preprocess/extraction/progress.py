@@ -54,6 +54,10 @@ class RunProgress:
         self.failed += 1
         self.tick()
 
+    def say(self, line: str) -> None:
+        """Put a line of its own into the log."""
+        self._console.print(" ".join(line.split()), highlight=False, markup=False, soft_wrap=True)
+
     def tick(self) -> None:
         """Show the state where it is due."""
         self._bar.update(self._task, completed=self.skipped + self.shards + self.failed, note=self._note())

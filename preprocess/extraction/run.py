@@ -3,10 +3,12 @@
 import os
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.extraction.attempts import Attempts
@@ -39,7 +41,7 @@ def extract_shards(
     todo, skipped = work.todo, work.skipped
     for name in store.staged():  # by a run that was killed
         store.unstage(name)
-    with RunProgress(len(jobs), skipped) as progress:
+    with _swept(store), RunProgress(len(jobs), skipped) as progress:
         attempts = Attempts(store, run.retries, progress, work.replacements)
         if not todo:
             pass  # not even the models are loaded
@@ -53,6 +55,16 @@ def extract_shards(
         return Summary(
             skipped, progress.shards, attempts.given_up, dict(progress.samples), progress.seconds()
         )
+
+
+@contextmanager
+def _swept(store: Store) -> Iterator[None]:
+    """Leave nothing of what workers were writing when they were killed, or the run interrupted."""
+    try:
+        yield
+    finally:
+        for folder in ("", *TABLES, "shards", "failed"):
+            store.sweep(folder)
 
 
 def _in_process(store: Store, todo: Sequence[Job], config: ExtractConfig, attempts: Attempts) -> None:

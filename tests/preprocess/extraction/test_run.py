@@ -95,19 +95,33 @@ def test_kill_9_of_the_driver_then_the_same_command(
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_cleanly_and_says_that_nothing_is_lost(many: tuple[Path, Store], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "number", "code"), [("0", "SIGINT", 130), ("0", "SIGTERM", 143), ("1", "SIGTERM", 143)]
+)
+def test_a_signal_ends_with_one_line_its_exit_code_and_nothing_left_behind(
+    many: tuple[Path, Store], tmp_path: Path, workers: str, number: str, code: int
+) -> None:
     corpus, _ = many
     out = tmp_path / "store"
-    # A shell's background job ignores ctrl-c, and so would what it starts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(extract_command(corpus, out, "--workers", "0"), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        extract_command(corpus, out, "--workers", workers, "--retries", "0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     signal.signal(signal.SIGINT, before)
     wait_for_commit(out, process)
-    process.send_signal(signal.SIGINT)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.Signals[number])
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.decode().strip().splitlines()[-1].startswith("macco-prep: interrupted")
-    assert b"Traceback" not in errors
+    assert process.returncode == code
+    assert (
+        errors == "macco-prep: interrupted; what is done is kept, and the same command can be given again\n"
+    )
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []
+    assert not list(out.rglob(".tmp-*"))
+    Store.create(str(out), CONFIG.settings()).close()  # nobody holds it
 
 
 @dataclass(frozen=True)
