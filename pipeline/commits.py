@@ -49,11 +49,11 @@ def row_of(name: str, record: Mapping[str, Any]) -> Record:
     """A shard's record as a row of INDEX."""
     row = {column: record.get(column) for column in INDEX.names}
     for column in ("statuses", "seconds", "versions"):
-        row[column] = list((record.get(column) or {}).items())
+        row[column] = None if record.get(column) is None else list(record[column].items())
     return row | {
         "shard": name,
         "file": file_of(name, record),
-        "input": json.dumps(record.get("input")),
+        "input": json.dumps(record.get("input"), separators=(",", ":")),
         "record": json.dumps(record),
     }
 
@@ -68,8 +68,10 @@ class Commits:
     """A store's shards as they are now, in order of their names: those whose files are as they were written."""
 
     core: pa.Table  # [shards] of CORE
+    latest: int  # number of a pack
     records: dict[str, Record]  # of the shards that have a record of their own
     packs: tuple[str, ...]
+    broken: frozenset[str]  # those that are not whole
     partly: frozenset[str]  # files with rows of shards that are not committed, or lie elsewhere by now
     damaged: dict[str, str]  # shard -> what of it is not whole
     foreign: tuple[str, ...]  # files in the tables' folders that belong to no shard
@@ -189,12 +191,13 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
     ]
     core = pa.schema([INDEX.field(name) for name in CORE])
     parts, own, partly = [pa.Table.from_pylist(rows, schema=core)], pa.array(records, pa.string()), set[str]()
-    seen: set[str] = set()
-    for name, table in tables.items():
+    seen, broken = set[str](), set[str]()
+    # The same shard in two packs: a merge was killed, or the older one was not whole when it was done again.
+    for name, table in sorted(tables.items(), key=lambda one: -number_of(one[1])):
         used.add(name)
         kept = table.filter(pc.invert(pc.is_in(table["shard"], own))) if len(own) else table
         shards = kept["shard"].to_pylist()
-        if not seen.isdisjoint(shards):  # a merge was killed: the old pack and the new one hold the same rows
+        if not seen.isdisjoint(shards):
             kept = kept.filter(pa.array([shard not in seen for shard in shards]))
             shards = kept["shard"].to_pylist()
         seen.update(shards)
@@ -202,13 +205,22 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
             partly.add(name)
         if problem := _problem(name, json.loads(table.schema.metadata[b"bytes"]), sizes):
             damaged |= dict.fromkeys(shards, problem)
+            broken |= {name} if shards else set()
         else:
             parts.append(kept.select(CORE).cast(core))
     whole = pa.concat_tables(parts).sort_by("shard").combine_chunks()
     if compacted:
         partly |= {*whole["file"].to_pylist()}
     foreign = [f"{table}/{file}.parquet" for table in TABLES for file in sorted(sizes[table].keys() - used)]
-    return Commits(whole, records, tuple(tables), frozenset(partly), damaged, tuple(foreign))
+    latest = max(map(number_of, tables.values()), default=0)
+    return Commits(
+        whole, latest, records, tuple(tables), frozenset(broken), frozenset(partly), damaged, tuple(foreign)
+    )
+
+
+def number_of(pack: pa.Table) -> int:
+    """The number of a pack: of two, the later one has the higher."""
+    return int(pack.schema.metadata[b"number"])
 
 
 def _problem(

@@ -83,6 +83,12 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         message = getattr(error, "format_message", None)
         if _interrupts:  # some libraries make an error of their own of it, DuckDB a RuntimeError
             code = 130
+        elif message is None and (_of_files(error) and not os.environ.get("MACCO_TRACEBACK")):
+            print(
+                f"{name}: {type(error).__name__}: {_one_line(str(error))} (MACCO_TRACEBACK=1 shows where)",
+                file=sys.stderr,
+            )
+            code = 2
         elif message is None:
             raise
         else:
@@ -95,6 +101,18 @@ def run(app: typer.Typer, name: str) -> NoReturn:
             file=sys.stderr,
         )
     sys.exit(code)
+
+
+def _of_files(error: Exception) -> bool:
+    """Tell an error of the machine's or of a damaged file from one of this program's."""
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or library in (
+        "duckdb",
+        "_duckdb",
+        "pyarrow",
+        "safetensors",
+        "botocore",
+    )
 
 
 def _one_line(message: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, row_of
+from macco.pipeline.errors import UserError
 from macco.pipeline.parquet import parquet_bytes, parquet_options
 from macco.pipeline.schema import TABLES
 from macco.pipeline.shards import alone
@@ -50,11 +51,12 @@ def merge(store: Store, *, everything: bool = False) -> int:
         return 0
     total = sum(source.bytes for source in group)
     for source in sorted((one for one in sources if one.file in commits.packs), key=lambda one: one.bytes):
-        small = source.bytes < LIMIT // 2 and (everything or source.bytes <= total)
-        if small or source.file in commits.partly:
+        small = source.shards and source.bytes < LIMIT // 2 and (everything or source.bytes <= total)
+        if small or source.file in commits.partly - commits.broken:
             group.append(source)
             total += source.bytes
-    gone = [name for name, record in commits.records.items() if record.get(GONE)]
+    # What no pack holds any more; one that is not whole stays until all its shards are done again.
+    gone = [name for name, record in commits.records.items() if record.get(GONE) and not commits.broken]
     if len(group) < 2 and not commits.partly and not gone:
         return 0
     made = _write(store, commits, group, store)
@@ -72,6 +74,14 @@ def merge(store: Store, *, everything: bool = False) -> int:
     return made
 
 
+def put_together(store: Store, *, everything: bool = False) -> int:
+    """`merge`, with one line for a disk that is full. Raises UserError."""
+    try:
+        return merge(store, everything=everything)
+    except OSError as error:
+        raise UserError(f"cannot write to {store.url}: {error}; what is committed is safe") from error
+
+
 def copy(store: Store, out: Store) -> int:
     """Put the rows of a store into a new one; returns the packs made. Raises OSError where nothing can be written."""
     commits = store.commits()
@@ -80,7 +90,7 @@ def copy(store: Store, out: Store) -> int:
 
 def _sources(store: Store, commits: Commits) -> list[_Source]:
     sizes = [store.sizes(table, ".parquet") for table in TABLES]
-    held: dict[str, list[str]] = {name: [] for name in commits.packs if name in sizes[0]}
+    held: dict[str, list[str]] = {name: [] for name in commits.packs}
     for shard, file in commits.files.items():
         held.setdefault(file, []).append(shard)
     return [
@@ -105,7 +115,7 @@ def _write(store: Store, commits: Commits, sources: Sequence[_Source], out: Stor
         name = f"{bounds[0][:60]}..{bounds[1][:60]}+{uuid.uuid4().hex[:8]}"
         written = {table: _write_table(store, table, commits, sources, bounds, out, name) for table in TABLES}
         rows = _records(store, commits, sources, bounds, name)
-        metadata = {b"bytes": json.dumps(written).encode()}
+        metadata = {b"bytes": json.dumps(written).encode(), b"number": str(commits.latest + 1).encode()}
         out.put(f"{PACKS}/{name}.parquet", parquet_bytes(INDEX.with_metadata(metadata), rows))
     return len(packs)
 

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from macco.pipeline.commits import PACKS
+from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
@@ -14,10 +14,16 @@ from macco.pipeline.views import literal, shards_sql, view_files, views
 
 
 def connect(
-    store: Store, *, views: bool = True, memory: str | None = None, threads: int | None = None
+    store: Store,
+    *,
+    views: bool = True,
+    memory: str | None = None,
+    threads: int | None = None,
+    commits: Commits | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection, in memory, that can read the store's files and has its views.
 
+    commits: what is committed, for those who know it already.
     memory: at most so much ("2GB"); more goes to a temporary folder, and rows come in no order of their own.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
@@ -28,13 +34,12 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
     if views:
-        _make_views(connection, store)
+        _make_views(connection, store, commits or store.commits())
     return connection
 
 
-def _make_views(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, commits: Commits) -> None:
     """The views over what is committed now, by the names of its files: what else lies in the folders is not read."""
-    commits = store.commits()
     files = sorted({*commits.files.values()})
     loose = commits.loose()
     connection.register("committed", commits.core)

@@ -106,7 +106,8 @@ class Shards(Folder):
             first, why = min(damaged.items())
             raise UserError(
                 f"{self.url}: {len(damaged)} of its shards {'is' if len(damaged) == 1 else 'are'} not whole ({first}: "
-                f"{why}): the extract command that made them does them again; macco-prep verify tells of all"
+                f"{why}): the extract command that made them does them again; macco-prep verify tells of all, and "
+                "with --drop takes them out"
             )
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
@@ -114,6 +115,7 @@ class Shards(Folder):
 
         Raises UserError where nothing can be written (a full disk); nothing has changed then.
         """
+        fit(shard)
         try:
             before = self._own(shard)
             file = _free_name(shard, before)
@@ -126,6 +128,7 @@ class Shards(Folder):
 
     def stage(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write a shard beside what the store holds: nobody sees it until `replace`."""
+        fit(shard)
         try:
             self.make(f"{_STAGED}/shards")
             file = f"{shard}~{uuid.uuid4().hex[:8]}"
@@ -137,7 +140,6 @@ class Shards(Folder):
         self, shard: str, file: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]
     ) -> bytes:
         """Write a shard's tables; the record that makes them visible, once it is there."""
-        fit(shard)
         data = {name: parquet_bytes(schema, tables[name]) for name, schema in TABLES.items()}
         for name in TABLES:
             self.put(f"{name}/{file}.parquet", data[name])
@@ -169,19 +171,32 @@ class Shards(Folder):
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; give the command again") from error
 
+    def drop(self, shards: Sequence[str]) -> None:
+        """Take shards out. Raises UserError where nothing can be written."""
+        try:
+            for shard in shards:
+                self._take_out(shard)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}") from error
+
+    def _take_out(self, shard: str) -> None:
+        """A pack never changes: a shard of one is marked as gone, until its rows are put together with others'."""
+        before = self._own(shard)
+        if self._packs.record(shard) is not None:
+            self.put(f"shards/{shard}.json", json.dumps({"shard": shard, GONE: True}).encode())
+        else:
+            self.remove(f"shards/{shard}.json")
+        if before is not None:
+            self._drop(shard, before)
+        self.remove(f"failed/{shard}.json")
+
     def finish(self) -> None:
         """Carry out what `replace` decided, if anything is left of it; twice is once."""
         if not self.exists(_REPLACE):
             return
         decided, staged = self._json(_REPLACE), self._loose(f"{_STAGED}/shards")
         for shard in decided["gone"]:  # old rows and new ones are never seen together
-            before = self._own(shard)
-            self.put(f"shards/{shard}.json", json.dumps({"shard": shard, GONE: True}).encode())
-            if before is not None:
-                self._drop(shard, before)
-            self.remove(f"failed/{shard}.json")
-            if self._packs.record(shard) is None:
-                self.remove(f"shards/{shard}.json")
+            self._take_out(shard)
         for shard in decided["shards"]:
             if shard in staged:
                 before = self._own(shard)

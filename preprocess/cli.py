@@ -25,6 +25,7 @@ from macco.preprocess.store_commands import (
     sql,
     stats,
     status,
+    verify,
     view,
 )
 
@@ -268,7 +269,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
-for _command in (status, stats, sql, score, compare, view, cache, compact, export):
+for _command in (status, verify, stats, sql, score, compare, view, cache, compact, export):
     app.command()(_command)
 
 

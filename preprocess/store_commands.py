@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,34 @@ def status(
     from macco.pipeline.store import Store
     from macco.preprocess.look.status import status as overview
 
-    show(overview(Store.open(path)), as_json)
+    store = Store.open(path)
+    show(overview(store), as_json)
+    store.require_whole()
+
+
+def verify(
+    path: StorePath,
+    drop: Annotated[
+        bool,
+        typer.Option(
+            "--drop", help="Take the shards that are not whole out of the store; extract makes them anew."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Read every row, and hold it against the records: what is missing, cut short, copied, or of no shard."""
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.verify import verify as check
+
+    store = Store.open(path)
+    found = check(store)
+    show(found, as_json)
+    if found["not whole"] and drop:
+        with closing(Store.create(path, store.description()["settings"])) as own:
+            own.drop([*found["not whole"]])
+        print(f"{len(found['not whole'])} shards taken out", file=sys.stderr)
+    elif found["not whole"]:
+        raise typer.Exit(1)
 
 
 def stats(
@@ -42,6 +70,7 @@ def stats(
     show(overview(store, threshold=threshold, top=top), as_json)
     if line := few_boxes(store, threshold):
         print(line, file=sys.stderr)
+    store.require_whole()
 
 
 def sql(
@@ -79,6 +108,7 @@ def sql(
         raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
     if query is not None:
         ask(store, query, format, out)
+    store.require_whole()
 
 
 def score(
@@ -96,13 +126,15 @@ def score(
     from macco.pipeline.store import Store
     from macco.preprocess.look.score import score as compare
 
-    result = compare(Store.open(path), truth, threshold, iou)
+    store = Store.open(path)
+    result = compare(store, truth, threshold, iou)
     rows = {
         name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
         | {"of": value.true}
         for name, value in result.items()
     }
     show(rows, as_json)
+    store.require_whole()
 
 
 def compare(
@@ -119,7 +151,9 @@ def compare(
     from macco.preprocess.look.compare import as_rows
     from macco.preprocess.look.compare import compare as beside
 
-    show(as_rows(beside(Store.open(path), tsv, threshold, iou)), as_json)
+    store = Store.open(path)
+    show(as_rows(beside(store, tsv, threshold, iou)), as_json)
+    store.require_whole()
 
 
 def view(
@@ -142,8 +176,10 @@ def view(
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
-    count = write_page(Store.open(path), out, where=where, limit=limit, threshold=threshold)
+    store = Store.open(path)
+    count = write_page(store, out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
+    store.require_whole()
 
 
 def compact(
@@ -196,7 +232,9 @@ def export(
     writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
     if format not in writers:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
-    rows = writers[format](Store.open(path), out, threshold, lambda line: print(line, file=sys.stderr))
+    store = Store.open(path)
+    store.require_whole()
+    rows = writers[format](store, out, threshold, lambda line: print(line, file=sys.stderr))
     print(f"{rows} rows in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
 
 

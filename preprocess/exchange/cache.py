@@ -36,6 +36,7 @@ def write_cache(
     if short_side < 1 or not 1 <= quality <= 100:
         raise UserError(f"short side {short_side} and JPEG quality {quality}: pixels, and 1 to 100")
     store = Store.open(store_url)
+    store.require_whole()
     cache = ImageCache.create(out, {"short_side": short_side, "quality": quality})
     todo = sorted(store.committed() - cache.shards())
     written = lost = 0

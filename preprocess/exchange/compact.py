@@ -3,7 +3,7 @@
 from contextlib import closing
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.merge import copy, merge
+from macco.pipeline.merge import copy, put_together
 from macco.pipeline.store import Store
 
 
@@ -17,10 +17,7 @@ def compact(store: Store, out: str | None = None) -> Store:
     settings = store.description()["settings"]
     if out is None:
         with closing(Store.create(store.url, settings)) as own:
-            try:
-                merge(own, everything=True)
-            except OSError as error:
-                raise UserError(f"cannot write to {store.url}: {error}; what is committed is safe") from error
+            put_together(own, everything=True)
         return store
     try:
         with closing(Store.copy(out)) as made:

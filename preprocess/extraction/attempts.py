@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from macco.pipeline.merge import LOOSE, put_together
 from macco.pipeline.store import Store
 from macco.preprocess.extraction.inputs import Replacement
 from macco.preprocess.extraction.progress import RunProgress
@@ -25,6 +26,7 @@ class Attempts:
         self.given_up: dict[str, str] = {}  # shard -> why
         self._tries: dict[str, int] = {}  # only of shards that failed at least once
         self._moves: dict[str, int] = {}  # likewise of those whose node left
+        self._since = 0  # shards done since files were put together
         self._replacements = {name: one for one in replacements for name in one.shards}
 
     def done(self, job: Job, statuses: Mapping[str, int]) -> None:
@@ -35,6 +37,10 @@ class Attempts:
             if not one.left:
                 self.store.replace(one.shards, one.gone)
         self.progress.committed(statuses)
+        self._since += 1
+        if self._since >= LOOSE:
+            self._since = 0
+            put_together(self.store)
 
     def again(self, job: Job, why: str) -> bool:
         """A try has failed. Tell whether there is to be another one."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.shards import fit
 from macco.pipeline.store import Store
 from macco.pipeline.urls import folder, stamps, stem
 from macco.preprocess.extraction.repeats import firsts, refuse_overlaps
@@ -73,6 +74,8 @@ class _Comparison:
         for job in jobs:
             if job.redo is None:
                 files[job.shard.url].append(job.shard)
+        for job in jobs:
+            fit(job.shard.name)
         try:
             self.stamps = stamps(job.shard.url for job in jobs if job.shard.url in self.held)
             for job in jobs:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.merge import put_together
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
@@ -41,6 +42,7 @@ def extract_shards(
     todo, skipped = work.todo, work.skipped
     for name in store.staged():  # by a run that was killed
         store.unstage(name)
+    store.sweep_tables()
     with _swept(store), RunProgress(len(jobs), skipped) as progress:
         attempts = Attempts(store, run.retries, progress, work.replacements)
         if not todo:
@@ -52,6 +54,7 @@ def extract_shards(
             from macco.preprocess.extraction.on_ray import run_on_ray
 
             run_on_ray(store, todo, config, run, attempts)
+        put_together(store)
         return Summary(
             skipped, progress.shards, attempts.given_up, dict(progress.samples), progress.seconds()
         )

@@ -1,46 +1,60 @@
 """How far a store is, and what failed."""
 
-from collections import Counter, defaultdict
+import json
 from typing import Any
 
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.preprocess.sources.shard import READING
 
+SHOWN = 20  # of a list of files or shards
+
 
 def status(store: Store) -> dict[str, Any]:
-    """Shards committed and given up, samples by status, seconds by step, how inputs were read, and the settings."""
-    connection = connect(store)
-    samples = connection.execute(
-        "SELECT status, count(*) FROM samples GROUP BY status ORDER BY 2 DESC, 1"
-    ).fetchall()
-    seconds: Counter[str] = Counter()
-    for (shard,) in connection.execute("SELECT seconds FROM shards").fetchall():
-        seconds.update(shard)
-    committed = store.committed()
+    """Shards committed, not whole and given up, samples by status, seconds by step, how inputs were read, the settings.
+
+    The records alone are read, not the tables.
+    """
+    commits = store.commits()
+    with connect(store, commits=commits) as connection:
+        samples = connection.execute(_COUNTED.format(column="statuses")).fetchall()
+        seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
+        inputs = connection.execute(_INPUTS).fetchall()
+    there = {*commits.shards, *commits.damaged}
     failed = {
-        name: store.failure(name)["error"].strip().rsplit("\n", 1)[-1] for name in store.failed() - committed
+        name: record["error"].strip().rsplit("\n", 1)[-1]
+        for name, record in store.records("failed").items()
+        if name not in there
     }
-    return {
+    found = {
         "store": store.url,
-        "shards": {"committed": len(committed), "failed": dict(sorted(failed.items()))},
+        "shards": {"committed": commits.core.num_rows, "failed": failed},
         "samples": dict(samples),
-        "seconds": {step: round(value, 1) for step, value in sorted(seconds.items())},
-        "inputs": _inputs(store),
+        "seconds": {name: round(value, 1) for name, value in sorted(seconds)},
+        "inputs": [
+            _way(json.loads(way)) | dict(zip(_COUNTS, counts, strict=True)) for way, *counts in inputs
+        ],
         "settings": store.description()["settings"],
     }
+    if commits.damaged:
+        found["shards"]["not whole"] = dict(sorted(commits.damaged.items())[:SHOWN])
+    if commits.foreign:
+        found["files of no shard"] = [*commits.foreign[:SHOWN]]
+    return found
 
 
-def _inputs(store: Store) -> list[dict[str, Any]]:
-    """How the store's files were read, each way once, with the number of its files, shards and samples."""
-    ways: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for record in store.records().values():
-        given = record["input"]
-        way = {name: given.get(name) or "default" for name in (*READING, "rows_per_shard")}
-        ways[tuple((name, str(value)) for name, value in way.items())].append(record | {"way": way})
-    return [
-        found[0]["way"]
-        | {"files": len({record["input"].get("url") for record in found}), "shards": len(found)}
-        | {"samples": sum(record.get("samples", 0) for record in found)}
-        for found in ways.values()
-    ]
+_COUNTED = """
+    SELECT one.key, sum(one.value) FROM (SELECT unnest(map_entries({column})) AS one FROM shards)
+    GROUP BY 1 ORDER BY 2 DESC, 1"""
+
+_COUNTS = ("files", "shards", "samples")
+_NAMES = (*READING, "rows_per_shard")
+_INPUTS = f"""
+    SELECT json_object({", ".join(f"'{name}', input->'$.{name}'" for name in _NAMES)}) AS way,
+           count(DISTINCT input->>'$.url'), count(*), sum(samples)
+    FROM shards GROUP BY 1 ORDER BY min(shard)"""
+
+
+def _way(given: dict[str, Any]) -> dict[str, Any]:
+    """How files were read."""
+    return {name: given.get(name) or "default" for name in _NAMES}

@@ -80,6 +80,7 @@ def open_loader(
     if data.cache:
         ImageCache.open(data.cache)
     store = Store.open(data.store)
+    store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
     if recipe.negatives and not store.fs.exists(store.path(NEGATIVES)):

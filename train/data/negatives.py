@@ -88,6 +88,7 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
 
     The same store and seed give the same rows.
     """
+    store.require_whole()
     vocabulary = Vocabulary.of(store)
     store.make(NEGATIVES)
     total = 0

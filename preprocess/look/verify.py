@@ -1,0 +1,75 @@
+"""Whether a store is whole: every file is read, and held against the records."""
+
+from collections import defaultdict
+from typing import Any, Final
+
+import duckdb
+
+from macco.pipeline.commits import Commits
+from macco.pipeline.query import connect, reason
+from macco.pipeline.schema import TABLES
+from macco.pipeline.store import Store
+from macco.pipeline.views import scan
+
+# What must hold of the rows of a file's shards; a query gives the shards of which it does not.
+_RULES: Final = {
+    "rows are not numbered from 0": "SELECT shard FROM samples GROUP BY shard HAVING count(*) <> max(row) + 1 "
+    "OR count(DISTINCT row) <> count(*)",
+    "samples are there twice": "SELECT shard FROM samples GROUP BY shard, sample_id HAVING count(*) > 1",
+    "concepts have no sample": "SELECT c.shard FROM concepts c ANTI JOIN samples USING (sample_id)",
+    "boxes have no concept": "SELECT b.shard FROM boxes b ANTI JOIN concepts USING (concept_id)",
+    "spans are not their captions' words": 'SELECT c.shard FROM concepts c JOIN samples USING (sample_id) WHERE '
+    'substring(caption, start + 1, "end" - start) <> text',
+}  # fmt: skip
+
+
+def verify(store: Store) -> dict[str, Any]:
+    """Read every row of a store; what is not whole by shard, and files that belong to none."""
+    commits = store.commits()
+    damaged = dict(commits.damaged)
+    files: dict[str, dict[str, tuple[int | None, ...]]] = defaultdict(dict)
+    for shard, file, *counts in zip(*(column.to_pylist() for column in commits.core.columns), strict=True):
+        files[file][shard] = tuple(counts)
+    with connect(store, views=False, memory="2GB") as connection:
+        for file, shards in files.items():
+            damaged |= _file(store, connection, commits, file, shards)
+    rows = sum(commits.core["samples"].to_pylist())
+    return {
+        "store": store.url,
+        "shards": commits.core.num_rows + len(commits.damaged),
+        "files": len(files) * len(TABLES),
+        "samples": rows,
+        "not whole": dict(sorted(damaged.items())),
+        "files of no shard": list(commits.foreign),
+    }
+
+
+def _file(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    commits: Commits,
+    file: str,
+    shards: dict[str, tuple[int | None, ...]],
+) -> dict[str, str]:
+    """What is wrong with the shards of one file."""
+    part = commits.parts([file])
+    try:
+        for table in TABLES:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM {scan(store.url, table, part)}"
+            )
+        damaged = {}
+        for place, table in enumerate(TABLES):
+            rows = dict(connection.execute(f"SELECT shard, count(*) FROM {table} GROUP BY 1").fetchall())
+            for shard in rows.keys() - shards.keys():
+                return dict.fromkeys(shards, f"{table}/{file}.parquet has rows of shard {shard}")
+            for shard, counts in shards.items():
+                found = rows.get(shard, 0)
+                if counts[place] is not None and found != counts[place]:
+                    damaged[shard] = f"{table}/{file}.parquet has {found:,} of its {counts[place]:,} rows"
+        for problem, query in _RULES.items():
+            for (shard,) in connection.execute(f"SELECT DISTINCT shard FROM ({query})").fetchall():
+                damaged.setdefault(shard, problem)
+        return damaged
+    except duckdb.Error as error:
+        return dict.fromkeys(shards, reason(error))
