@@ -162,14 +162,17 @@ def ask(url: str) -> None:
     for name, code in ASKED.items():
         program = (
             "import time, sys, json, resource; from macco.pipeline.store import Store; "
-            "from macco.pipeline.query import connect; import macco.train.data.index\n"
-            f"import contextlib, io; begun = time.time(); store = Store.open({url!r})\n"
+            "from macco.pipeline.query import connect; import macco.preprocess.look.stats\n"
+            f"if {name == 'training opened'}: import macco.train.data.index\n"
+            "import contextlib, io, psutil; before = psutil.Process().memory_info().rss\n"
+            f"begun = time.time(); store = Store.open({url!r})\n"
             f"with contextlib.redirect_stdout(io.StringIO()): exec({code!r})\n"
-            "print(json.dumps([time.time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+            "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+            "print(json.dumps([time.time() - begun, (peak - before) / 2**20]))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         seconds, memory = json.loads(done.stdout)
-        print(f"  {name:24} {seconds:7.2f} s {memory:7.0f} MB")
+        print(f"  {name:24} {seconds:7.2f} s {memory:7.0f} MB more than the imports")
 
 
 def main() -> None:
