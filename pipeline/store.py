@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
-from macco.pipeline.folder import Folder
+from macco.pipeline.folder import TEMPORARY, Folder
 from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.views import views_sql
 
@@ -87,6 +87,7 @@ class Store(Folder):
             other._require(settings)
         elif store.local and store.fs.isdir(store.root) and store.fs.ls(store.root):
             names = {name.rsplit("/", 1)[-1] for name in store.fs.ls(store.root, detail=False)}
+            names = {name for name in names if not name.startswith(TEMPORARY)}  # of one killed at the start
             if not names <= {*TABLES, "shards", "failed", "views.sql", ".lock"}:
                 raise UserError(f"{url} is a folder with other things in it: choose a new --out")
         try:

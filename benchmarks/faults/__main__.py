@@ -30,14 +30,19 @@ def main() -> None:
     parser.add_argument("--where", choices=("process", "ray"), default="process")
     parser.add_argument("--kind", action="append", help="may be repeated; default: all")
     parser.add_argument("--task", choices=sorted(TASKS), default="extract")
-    parser.add_argument("--shards", type=int, default=6)
+    parser.add_argument("--shards", type=int, help="default: 6; 24 on Ray")
     options = parser.parse_args()
 
     from macco.preprocess.demo import write_corpus
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_corpus(folder / "corpus", images=options.shards, seed=5, shard_size=1)
+        write_corpus(
+            folder / "corpus",
+            images=options.shards or (24 if options.where == "ray" else 6),
+            seed=5,
+            shard_size=1,
+        )
         warm()
         scene = Scene(TASKS[options.task], folder / "corpus", folder, limit=60.0, more=["--workers", "0"])
         kinds = KINDS

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from benchmarks.faults.command import Hung
+from benchmarks.faults.command import HungError
 from benchmarks.faults.kinds import Strike
 from benchmarks.faults.scene import Rows, Scene
 
@@ -39,7 +39,7 @@ def campaign(
     seed: int,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Tally:
-    """Let `faults` faults happen, the kinds in turn; a seed and a number make the same fault, up to the machine's pace."""
+    """Let `faults` faults happen, the kinds in turn; the same seed makes the same ones, up to the machine's pace."""
     tally = Tally()
     names = sorted(kinds)
     for number in range(faults):
@@ -48,7 +48,7 @@ def campaign(
         before = Tally(**vars(tally) | {"kinds": Counter(tally.kinds)})
         try:
             kinds[name](scene, Random(f"{seed} {number}"))
-        except Hung:
+        except HungError:
             tally.hung += 1
         tally.tracebacks += "Traceback" in scene.said.read_text(errors="replace")
         done = scene.committed()
@@ -58,7 +58,9 @@ def campaign(
         tally.doubled += (made - scene.calm).total()
         tally.faults += 1
         tally.kinds[name] += 1
-        changed = {k: v for k, v in vars(tally).items() if k not in ("faults", "kinds") and v != vars(before)[k]}
+        changed = {
+            k: v for k, v in vars(tally).items() if k not in ("faults", "kinds") and v != vars(before)[k]
+        }
         tell(f"{number}: {name}, {done} shards were done; {changed or 'rows equal'}")
         if changed:
             tell(scene.said.read_text(errors="replace")[-2000:])
@@ -71,6 +73,6 @@ def _again(scene: Scene, tally: Tally) -> None:
         try:
             if scene.start().wait(scene.limit) == 0:
                 return
-        except Hung:
+        except HungError:
             tally.hung += 1
     tally.stuck += 1

@@ -14,7 +14,7 @@ from pathlib import Path
 Prepare = Callable[[], None]
 
 
-class Hung(Exception):
+class HungError(Exception):
     """A command exceeded its limit."""
 
 
@@ -59,7 +59,7 @@ class Command:
         return self.code is not None
 
     def wait(self, limit: float) -> int:
-        """The exit code, as subprocess gives it; raises Hung, and ends the command, after `limit` seconds."""
+        """The exit code, as subprocess gives it; raises HungError, and ends the command, after `limit` seconds."""
         deadline = time.monotonic() + limit
         while not self.ended():
             if time.monotonic() > deadline:
@@ -67,7 +67,7 @@ class Command:
                     os.killpg(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 self.code = -signal.SIGKILL
-                raise Hung(f"{self.said}: no end after {limit:.0f} s")
+                raise HungError(f"{self.said}: no end after {limit:.0f} s")
             time.sleep(0.005)
         assert self.code is not None
         return self.code

@@ -52,15 +52,21 @@ def stop_and_go_on(scene: Scene, random: Random) -> None:
 
 
 def out_of_memory(scene: Scene, random: Random) -> None:
-    """From one of its writes on the process gets hardly any more memory."""
-    room = random.choice([0, 1, 8, 64]) * 2**20
+    """At one of its writes, or from it on, the process gets no memory. (Where the kernel says so, it is a SIGKILL.)
 
-    def starve() -> None:
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+    A limit of the address space would not do: it keeps threads from starting, and Python and Arrow wait for those.
+    """
+    chosen, last, writes = (
+        random.randrange(scene.writes),
+        random.choice([0, 2, scene.writes]),
+        Writes(scene.out),
+    )
 
-    scene.start(at_write(scene, random, starve)).wait(scene.limit)
+    def act(number: int, event: str, path: str) -> None:
+        if chosen <= number <= chosen + last:
+            raise MemoryError
+
+    scene.start(lambda: writes.watch(act)).wait(scene.limit)
 
 
 def disk_full(scene: Scene, random: Random) -> None:

@@ -36,6 +36,7 @@ class Scene:
     calm: Rows = field(default_factory=Counter)
     seconds: float = 0.0  # that the undisturbed command takes
     writes: int = 0  # that it does
+    calm_shards: int = 0  # that it commits
     number: int = 0
 
     def begin(self) -> "Scene":
@@ -47,6 +48,7 @@ class Scene:
         if command.wait(self.limit):
             raise RuntimeError(f"the undisturbed command failed: {command.said.read_text()}")
         self.seconds, self.writes = time.monotonic() - start, writes.count
+        self.calm_shards = self.committed()
         self.calm = self.made()
         return self
 
