@@ -18,7 +18,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.urls import filesystem
 
 _STREAM = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"  # how the names of files begin that are being written
 
 
 class Folder:
@@ -120,7 +120,7 @@ class Folder:
         path = self.path(folder)
         if self.local and os.path.isdir(path):
             for name in os.listdir(path):
-                if name.startswith(_TEMPORARY):
+                if name.startswith(TEMPORARY):
                     with contextlib.suppress(OSError):
                         os.remove(os.path.join(path, name))
 
@@ -222,7 +222,7 @@ def filling(path: str | os.PathLike[str], last: str) -> Iterator[Path]:
     target = Path(path)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        temporary = target / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}"
+        temporary = target / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
         try:
             temporary.mkdir()
             yield temporary
@@ -245,4 +245,4 @@ def filling(path: str | os.PathLike[str], last: str) -> Iterator[Path]:
 def _beside(path: str, ending: str = "") -> str:
     """A temporary name in the same folder. Without an ending of its own no glob over a store's files finds it."""
     folder, name = os.path.split(path)
-    return os.path.join(folder, f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:8]}{ending}")
+    return os.path.join(folder, f"{TEMPORARY}{name}-{uuid.uuid4().hex[:8]}{ending}")

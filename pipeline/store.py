@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from macco.pipeline.commits import INDEX, NO_ROW, PACKS
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import TEMPORARY
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.shards import Shards, restore
@@ -155,6 +156,7 @@ class Store(Shards):
         """Raise UserError where a folder holds what is no part of a store, or shards that nothing describes."""
         if self.local and self.fs.isdir(self.root):
             names = {name.rsplit("/", 1)[-1] for name in self.fs.ls(self.root, detail=False)}
+            names = {name for name in names if not name.startswith(TEMPORARY)}  # of one killed at the start
             ours = {folder.partition("/")[0] for folder in _FOLDERS}
             if _COPYING in names:
                 raise UserError(f"{self.url} is a copy that was cut short: give the compact command again")

@@ -83,7 +83,7 @@ def extract(
     """Extract concepts and boxes from image-caption shards into a store.
 
     The same command goes on where a killed one stopped, and takes up what files have grown by. Exit code 1 if a
-    shard was given up, or no sample is usable.
+    shard was given up, or no sample is usable; 2 if nothing further can succeed; 130 Ctrl-C, 143 SIGTERM.
 
     Examples:
 

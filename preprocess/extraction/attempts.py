@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.merge import LOOSE, put_together
 from macco.pipeline.store import Store
 from macco.preprocess.extraction.inputs import Replacement
@@ -67,5 +68,9 @@ class Attempts:
         self._tries.pop(name, None)
         self.given_up[name] = why.strip().rsplit("\n", 1)[-1]
         if not job.stage:  # what was to be replaced stays
-            self.store.fail(name, {"shard": name, "input": job.shard.record(), "tries": tries, "error": why})
+            record = {"shard": name, "input": job.shard.record(), "tries": tries, "error": why}
+            try:
+                self.store.fail(name, record)
+            except OSError as error:
+                raise UserError(f"cannot write to {self.store.url}: {error}") from error
         self.progress.gave_up()

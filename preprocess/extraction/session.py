@@ -49,6 +49,7 @@ def session(config: ExtractConfig, run: RunConfig, shards: int) -> Iterator[Sess
             if run.parse_workers is not None:
                 parse_workers = run.parse_workers
             _connect(
+                address="local",  # whatever cluster may run on this machine
                 num_cpus=workers + parse_workers,  # a count of actors, not of cores: every one is to start
                 num_gpus=have_gpus,
                 include_dashboard=False,

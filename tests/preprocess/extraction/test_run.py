@@ -191,6 +191,14 @@ def test_a_failed_shard_does_not_stop_the_others_and_ends_with_exit_code_1(
     assert "disk is on fire" in summary.failed["broken"]
 
 
+def test_where_a_failure_cannot_be_noted_one_line_says_so(tmp_path: Path) -> None:
+    out = new_store(tmp_path)
+    (tmp_path / "store" / "failed").rmdir()
+    broken = Job(BrokenShard("d", "broken", "none.tar", "webdataset"))
+    with pytest.raises(UserError, match="cannot write to"):
+        extract_shards(out, [broken], CONFIG, RunConfig(workers=0, retries=0))
+
+
 def test_a_shard_of_the_same_name_from_elsewhere_is_refused(corpus: Path, tmp_path: Path) -> None:
     out = new_store(tmp_path)
     first = jobs(corpus)[:1]

@@ -1,0 +1,29 @@
+"""What a killed, stopped or starved run leaves, the same command makes whole: no row lost, none doubled, no hang."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from macco.pipeline.store import Store
+from tests.preprocess.extraction.test_run import CONFIG
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_short_campaign_of_faults() -> None:
+    """Every kind of fault that a process can meet; by hand, hundreds of them: see the module's docstring."""
+    command = [sys.executable, "-m", "benchmarks.faults", "--faults", "10", "--seed", "7", "--shards", "3"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "10 kinds, 10 faults, 0 lost, 0 doubled, 0 hung, 0 stuck" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["store.json", "views.sql"])
+def test_a_store_whose_making_was_killed_is_made_by_the_same_command(tmp_path: Path, name: str) -> None:
+    (tmp_path / f".tmp-{name}-0123abcd").touch()
+    Store.create(str(tmp_path), CONFIG.settings()).close()
+    assert not list(tmp_path.glob(".tmp-*"))
