@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
-from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
+from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.views import views_sql
 
 Settings = Mapping[str, Any]
 
 _STAGED = "replacing"  # shards that are to take the place of others, as whole as those
-_PARTS = (*TABLES, "shards")
+_ROWS = (*TABLES, NEGATIVES)
+_PARTS = (*_ROWS, "shards")
 _REPLACE = f"{_STAGED}/commit.json"  # while it is there, a replacement is decided and not yet carried out
 
 # Ids share long prefixes with their neighbours, which delta encoding stores once.
@@ -175,25 +176,33 @@ class Store(Folder):
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write one shard's tables, then its record: from then on its rows are visible.
 
-        Raises UserError where nothing can be written (a full disk); nothing of the shard is visible then.
+        Negatives come along where `tables` has them; those of former rows go. Raises UserError where nothing can be
+        written (a full disk); nothing of the shard is visible then.
         """
         try:
             # A shard that is done again must not be seen half old, half new.
             self.remove(f"shards/{shard}.json")
-            for name, schema in TABLES.items():
-                self.put(f"{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
+            self.remove(f"{NEGATIVES}/{shard}.parquet")
+            self._put(shard, tables)
             self.put(f"shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
             self.remove(f"failed/{shard}.json")
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
 
+    def _put(self, shard: str, tables: Mapping[str, pa.Table], above: str = "") -> None:
+        for name, schema in TABLES.items():
+            self.put(f"{above}{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
+        if NEGATIVES in tables:
+            self.make(f"{above}{NEGATIVES}")
+            data = parquet_bytes(NEGATIVE_ROWS, tables[NEGATIVES])
+            self.put(f"{above}{NEGATIVES}/{shard}.parquet", data)
+
     def stage(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write a shard beside what the store holds: nobody sees it until `replace`."""
         try:
-            for part in _PARTS:
+            for part in (*TABLES, "shards"):
                 self.make(f"{_STAGED}/{part}")
-            for name, schema in TABLES.items():
-                self.put(f"{_STAGED}/{name}/{shard}.parquet", parquet_bytes(schema, tables[name]))
+            self._put(shard, tables, f"{_STAGED}/")
             self.put(f"{_STAGED}/shards/{shard}.json", json.dumps(dict(record), indent=1).encode())
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
@@ -205,7 +214,7 @@ class Store(Folder):
     def unstage(self, shard: str) -> None:
         """Drop a shard that was written beside the others."""
         self.remove(f"{_STAGED}/shards/{shard}.json")
-        for name in TABLES:
+        for name in _ROWS:
             self.remove(f"{_STAGED}/{name}/{shard}.parquet")
 
     def replace(self, shards: Sequence[str], gone: Sequence[str] = ()) -> None:
@@ -216,6 +225,8 @@ class Store(Folder):
         """
         try:
             decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
+            negatives = self.names(".parquet", f"{_STAGED}/{NEGATIVES}")
+            decided["without_negatives"] = [shard for shard in shards if shard not in negatives]
             self.put(_REPLACE, json.dumps(decided).encode())
             self._finish()
         except OSError as error:
@@ -230,12 +241,15 @@ class Store(Folder):
         for shard in [*decided["gone"], *left]:  # old rows and new ones are never seen together
             self.remove(f"shards/{shard}.json")
         for shard in left:
-            for path in [*(f"{name}/{shard}.parquet" for name in TABLES), f"shards/{shard}.json"]:
+            if shard in decided.get("without_negatives", ()):
+                self.remove(f"{NEGATIVES}/{shard}.parquet")
+            for path in [*(f"{name}/{shard}.parquet" for name in _ROWS), f"shards/{shard}.json"]:
                 if self.exists(f"{_STAGED}/{path}"):
+                    self.make(path.partition("/")[0])
                     self._move(f"{_STAGED}/{path}", path)
             self.remove(f"failed/{shard}.json")
         for shard in decided["gone"]:
-            for path in [*(f"{name}/{shard}.parquet" for name in TABLES), f"failed/{shard}.json"]:
+            for path in [*(f"{name}/{shard}.parquet" for name in _ROWS), f"failed/{shard}.json"]:
                 self.remove(path)
         self.remove(_REPLACE)
 
@@ -268,6 +282,9 @@ class Store(Folder):
                 f"{name}/{file}.parquet", parquet_bytes(schema, *(source.table(name, s) for s in shards))
             )
         for shard in shards:
+            if source.exists(name := f"{NEGATIVES}/{shard}.parquet"):  # which are read by shard
+                self.make(NEGATIVES)
+                self.put(name, source.read(name))
             record = source.shard(shard) | {"file": file}
             self.put(f"shards/{shard}.json", json.dumps(record, indent=1).encode())
 

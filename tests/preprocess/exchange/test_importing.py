@@ -8,7 +8,7 @@ from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.preprocess.exchange import importing
 from macco.preprocess.exchange.importing import import_tsv
-from macco.preprocess.exchange.tsv import COLUMNS
+from macco.preprocess.exchange.records import COLUMNS
 from tests.support.bundled import write_tsv
 
 TABLES = ("samples", "concepts", "boxes")
