@@ -5,8 +5,8 @@
 Writes a TSV of the authors' kind (ten columns, lists as Python literals) in DIR or a temporary folder, and its images
 beside: 640 x 480 JPEGs of about COCO's weight, a few hundred pictures under many names. `macco-prep import` then runs
 in a process of its own. The naive way is timed on some of the rows, in one process: each cell by `ast.literal_eval`,
-each row's picture decoded and hashed whole. Memory is the sum over all processes of what each has resident, pages that
-they share counted for each.
+each row's picture decoded and hashed whole. Memory is that of all processes together, pages that they share counted
+once.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def measure(tsv: Path, out: Path, workers: int) -> tuple[float, float, float]:
     process = psutil.Popen(command)
     while process.poll() is None:
         most = max(most, _resident(process))
-        time.sleep(0.1)
+        time.sleep(0.3)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         sys.exit(process.returncode)
@@ -109,8 +109,8 @@ def _resident(process: psutil.Process) -> float:
     total = 0
     for one in (process, *process.children(recursive=True)):
         try:
-            total += one.memory_info().rss
-        except psutil.NoSuchProcess:
+            total += one.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return total / MB
 

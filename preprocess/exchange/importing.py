@@ -28,8 +28,7 @@ from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVE_ROWS, NEGATIVES, OK, 
 from macco.pipeline.store import Store
 from macco.pipeline.urls import open_url, plain, stamps
 from macco.preprocess.exchange.concepts import concepts_of
-from macco.preprocess.exchange.records import Layout, content_of, digest, layout, parse
-from macco.preprocess.exchange.tsv import IMPORTED
+from macco.preprocess.exchange.records import IMPORTED, Layout, content_of, digest, layout, parse
 from macco.preprocess.extraction.tables import BoxRows, Row, ShardTables
 from macco.preprocess.sources import SourceImage
 from macco.preprocess.sources.tables import item_of

@@ -8,6 +8,7 @@ from typing import Any
 
 # What JSON knows and Python's literals do not, or the other way round; cells with these take the long way.
 _OWN = ('"', "\\", "true", "false", "null", "NaN", "Infinity")
+_JSON = json.JSONDecoder()
 _HALF = re.compile("[\ud800-\udfff]")
 _NUMBERS = {int, float}  # and not bool
 
@@ -19,7 +20,9 @@ def literal(text: str) -> Any:
     """
     if not any(map(text.__contains__, _OWN)):
         try:
-            return json.loads(text.replace("'", '"'))
+            found, end = _JSON.raw_decode(text.replace("'", '"'))
+            if end == len(text):
+                return found
         except (ValueError, RecursionError):
             pass  # no list of such, or none at all: Python's own reader says
     try:

@@ -28,6 +28,7 @@ COLUMNS: Final = (
 READERS: Final = dict.fromkeys(COLUMNS[2:7], words) | {
     COLUMNS[7]: phrase_boxes, "neg_caption": words, "neg_image": literal
 }  # fmt: skip
+IMPORTED: Final = "macco-tsv"  # the setting of a store that was made of such a TSV
 LONGEST: Final = 2**24  # characters of a cell
 
 _DIGEST: Final = 16  # bytes

@@ -18,9 +18,7 @@ from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, 
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
 from macco.preprocess.exchange.names import IMAGES, Names
-from macco.preprocess.exchange.records import COLUMNS
-
-IMPORTED = "macco-tsv"  # the setting of a store that was made of such a TSV
+from macco.preprocess.exchange.records import COLUMNS, IMPORTED
 
 _CONCEPTS = f"""
     SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height, s.packed,
