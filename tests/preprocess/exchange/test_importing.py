@@ -2,11 +2,16 @@
 
 import csv
 import json
+import os
+import resource
+import sys
+import time
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import open_clip
+import psutil
 import pytest
 
 from macco.pipeline.errors import UserError
@@ -19,6 +24,7 @@ from macco.preprocess.exchange.records import COLUMNS
 from macco.preprocess.exchange.tsv import export_tsv
 from macco.train.losses.pairs import PairIds, same
 from macco.train.objectives.macco.batches import open_training_data
+from tests.support import ROOT
 from tests.support.bundled import write_tsv
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
@@ -223,3 +229,53 @@ def test_every_odd_literal_is_a_counted_row(tmp_path: Path) -> None:
             lines.append("\t".join(row.values()))
     (tmp_path / "odd.tsv").write_text("\n".join(lines) + "\n")
     assert import_tsv(tmp_path / "odd.tsv", str(tmp_path / "store"), str(tmp_path)) == {"bad_row": 16}
+
+
+@pytest.mark.processes
+def test_a_killed_import_leaves_no_process_and_no_lock_and_goes_on(tmp_path: Path) -> None:
+    tsv, store, root = (
+        write_tsv(tmp_path, rows=1, images=1),
+        str(tmp_path / "store"),
+        tmp_path / "coco/val2014",
+    )
+    header, (title, path, *lists) = lines_of(tsv)
+    (root / Path(path).name).rename(root / "0.jpg")
+    for number in range(1, 3000):
+        os.link(root / "0.jpg", root / f"{number}.jpg")
+    rewrite(tsv, [header, *([title, f"coco/val2014/{number}.jpg", *lists] for number in range(3000))])
+    command = [sys.executable, "-m", "macco.preprocess", "import", str(tsv), "--out", store, "--workers", "2"]
+    process = psutil.Popen([*command, "--image-root", str(tmp_path)], cwd=ROOT)
+    shards = tmp_path / "store/shards"
+    while process.poll() is None and not list(shards.glob(f"{tsv.stem}-*.json")):
+        time.sleep(0.01)
+    workers = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    held = len(Store.open(store).committed())
+    assert import_tsv(tsv, store, str(tmp_path), workers=2) == {"ok": 1000 * (3 - held)} if held < 3 else {}
+    import_tsv(tsv, str(tmp_path / "whole"), str(tmp_path))
+    assert rows(store) == rows(str(tmp_path / "whole"))
+
+
+def test_a_full_disk_is_one_line_and_the_import_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operating system refuses what would grow too large, in the middle of the file's shards."""
+    monkeypatch.setattr(importing, "ROWS_PER_SHARD", 7)
+    tsv, store = write_tsv(tmp_path), str(tmp_path / "store")
+    lines = lines_of(tsv)
+    lines[20][0] += " It is " + "".join(map(chr, range(0x4E00, 0x7E00)))  # nothing to be packed
+    rewrite(tsv, lines)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write to .*File too large; what is committed is safe"):
+            import_tsv(tsv, store, str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Store.open(store).committed() == {f"{tsv.stem}-{n:05}" for n in range(2)}
+    assert import_tsv(tsv, store, str(tmp_path)) == {"ok": 40 - 9 - 7}
+    import_tsv(tsv, str(tmp_path / "whole"), str(tmp_path))
+    assert rows(store) == rows(str(tmp_path / "whole"))
