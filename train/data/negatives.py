@@ -81,6 +81,8 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     The same store and seed give the same rows.
     """
     vocabulary = Vocabulary.of(store)
+    if store.names(".parquet", NEGATIVES):
+        log(f"{store.url} has negatives, made or imported: others take their places")
     store.make(NEGATIVES)
     total = 0
     for shard in sorted(store.committed()):
