@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, row_of
 from macco.pipeline.errors import UserError
 from macco.pipeline.parquet import parquet_bytes, parquet_options
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVES, TABLES
 from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
 
@@ -85,7 +85,11 @@ def put_together(store: Store, *, everything: bool = False) -> int:
 def copy(store: Store, out: Store) -> int:
     """Put the rows of a store into a new one; returns the packs made. Raises OSError where nothing can be written."""
     commits = store.commits()
-    return _write(store, commits, _sources(store, commits), out)
+    made = _write(store, commits, _sources(store, commits), out)
+    for shard in sorted(store.names(".parquet", NEGATIVES) & {*commits.shards}):  # these are read by shard
+        out.make(NEGATIVES)
+        out.put(f"{NEGATIVES}/{shard}.parquet", store.read(f"{NEGATIVES}/{shard}.parquet"))
+    return made
 
 
 def _sources(store: Store, commits: Commits) -> list[_Source]:

@@ -10,9 +10,9 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from math import ceil
-from typing import Any, Final, cast
+from typing import IO, Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,11 @@ from macco.pipeline.urls import open_url
 
 MAX_PIXELS: Final = 100_000_000  # what a crawl is let in with
 ANY_PIXELS: Final = 200_000_000  # for images that are let in already: more than Pillow opens at all
+MIN_SIDE: Final = 2  # pixels
 MAX_SIDE: Final = 30_000  # pixels; JPEG itself ends at 65,535
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
+_END = b"\xff\xd9"  # of a JPEG
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright
 _TURNS: dict[object, Transpose] = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -74,19 +76,25 @@ class ImageError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """An RGB image; `width` and `height` are the original's in pixels, upright, before any shrinking."""
+class Measured:
+    """An image's width and height in pixels: the original's, upright."""
 
-    image: Image.Image
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Measured):
+    """An RGB image, which may have been shrunk: `width` and `height` are as they were before."""
+
+    image: Image.Image
 
 
 def decode(
     data: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    min_side: int = 2,
+    min_side: int = MIN_SIDE,
     max_side: int | None = None,
     short_side: int | None = None,
     plain: bool = False,
@@ -119,7 +127,7 @@ def decode(
                 upright = image if turn is None else image.transpose(turn)
                 picture = _rgb(upright, plain)
                 factor = 1 if max_side is None else max(picture.size) // max_side
-                return Decoded(picture.reduce(factor) if factor > 1 else picture, width, height)
+                return Decoded(width, height, picture.reduce(factor) if factor > 1 else picture)
         except UnidentifiedImageError as error:
             if data.startswith(_MAGIC):
                 raise ImageError(Status.IMAGE_CORRUPT, f"unreadable header of {len(data)} bytes") from error
@@ -130,6 +138,32 @@ def decode(
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
             status = Status.IMAGE_TRUNCATED if cut else Status.IMAGE_CORRUPT
             raise ImageError(status, f"{type(error).__name__}: {error}") from error
+
+
+def measure(stream: IO[bytes]) -> Measured:
+    """Width and height of the image in a file: of a JPEG with both its ends by its header, else of what is decoded.
+
+    Damage between the ends of a JPEG is not seen. Raises ImageError as `decode` does, and OSError.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                if image.format == "JPEG" and _last(stream, len(_END)) == _END:
+                    width, height = image.size
+                    _check_size(width, height, MAX_PIXELS, MIN_SIDE)
+                    sideways = _TURNS.get(_orientation(image)) in _SIDEWAYS
+                    return Measured(height, width) if sideways else Measured(width, height)
+        except (Image.DecompressionBombError, *_BROKEN):
+            pass  # whoever decodes it says why
+    stream.seek(0)
+    found = decode(stream.read())
+    return Measured(found.width, found.height)
+
+
+def _last(stream: IO[bytes], size: int) -> bytes:
+    stream.seek(-size, SEEK_END)
+    return stream.read()
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:

@@ -75,7 +75,9 @@ SAMPLES: Final = pa.schema(
         pa.field("member", pa.string()),  # name inside the tar, or path as the table gives it
         pa.field("offset", pa.int64()),  # of the image's bytes inside `source`; null where it is a file
         pa.field("size", pa.int64()),  # number of those bytes
-        pa.field("dhash", pa.uint64()),  # 64-bit difference hash of the image, for leakage audits
+        pa.field(
+            "dhash", pa.uint64()
+        ),  # 64-bit difference hash of the image, for leakage audits; null: not made
         pa.field("status", pa.string(), nullable=False),  # a Status
         pa.field("error", pa.string()),  # the same in words, for people
     ]
@@ -124,10 +126,17 @@ BOXES: Final = pa.schema(
     ]
 )
 
-# Hard negatives lie in STORE/negatives/<shard>.parquet (sample_id, kind, caption); K of them are the first K kinds, the
-# swaps of NegCLIP first.
+# Hard negatives lie in STORE/negatives/<shard>.parquet; K of them are the first K kinds, the swaps of NegCLIP first.
+# Those of an imported TSV are of no kind: its lists fill these names from the first on.
 NEGATIVES: Final = "negatives"
 NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
+NEGATIVE_ROWS: Final = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # one of NEGATIVE_KINDS
+        pa.field("caption", pa.string(), nullable=False),
+    ]
+)
 
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 

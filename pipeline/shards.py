@@ -1,6 +1,7 @@
 """The shards of a store: written, then made visible by a record; read; done again; taken out."""
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,14 @@ from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.parquet import parquet_bytes
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES
 
 MAX_NAME: Final = 180  # bytes of a shard's name: file systems take 255, and files' own endings are to come
 
 _STAGED = "replacing"  # shards that are to take the place of others, as whole as those
-_REPLACE = f"{_STAGED}/commit.json"  # while it is there, a replacement is decided and not yet carried out
+DECIDED: Final = (
+    f"{_STAGED}/commit.json"  # while it is there, a replacement is decided and not yet carried out
+)
 
 
 class Shards(Folder):
@@ -113,12 +116,15 @@ class Shards(Folder):
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write one shard's tables, then its record: from then on its rows are visible, in place of its former ones.
 
-        Raises UserError where nothing can be written (a full disk); nothing has changed then.
+        Negatives come along where `tables` has them; those of former rows go. Raises UserError where nothing can be
+        written (a full disk); no row has changed then.
         """
         fit(shard)
         try:
             before = self._own(shard)
             file = _free_name(shard, before)
+            self.remove(f"{NEGATIVES}/{shard}.parquet")
+            self._put_negatives(shard, tables)
             self.put(f"shards/{shard}.json", self._write(shard, file, tables, record))
             if before is not None:
                 self._drop(shard, before)
@@ -132,6 +138,8 @@ class Shards(Folder):
         try:
             self.make(f"{_STAGED}/shards")
             file = f"{shard}~{uuid.uuid4().hex[:8]}"
+            self.remove(f"{_STAGED}/{NEGATIVES}/{shard}.parquet")
+            self._put_negatives(shard, tables, f"{_STAGED}/")
             self.put(f"{_STAGED}/shards/{shard}.json", self._write(shard, file, tables, record))
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
@@ -145,8 +153,15 @@ class Shards(Folder):
             self.put(f"{name}/{file}.parquet", data[name])
         own: Record = {} if file == shard else {"file": file}
         own |= {name: tables[name].num_rows for name in TABLES}
+        own |= {NEGATIVES: tables[NEGATIVES].num_rows} if NEGATIVES in tables else {}
         own |= {"bytes": {name: len(data[name]) for name in TABLES}}
         return json.dumps(dict(record) | own, indent=1).encode()
+
+    def _put_negatives(self, shard: str, tables: Mapping[str, pa.Table], above: str = "") -> None:
+        if NEGATIVES in tables:
+            self.make(f"{above}{NEGATIVES}")
+            data = parquet_bytes(NEGATIVE_ROWS, tables[NEGATIVES])
+            self.put(f"{above}{NEGATIVES}/{shard}.parquet", data)
 
     def staged(self) -> dict[str, Record]:
         """The records of the shards that are written beside the others, by name."""
@@ -156,6 +171,7 @@ class Shards(Folder):
         """Drop a shard that was written beside the others."""
         record = self._json(f"{_STAGED}/shards/{shard}.json")
         self.remove(f"{_STAGED}/shards/{shard}.json")
+        self.remove(f"{_STAGED}/{NEGATIVES}/{shard}.parquet")
         self._drop(shard, record)
 
     def replace(self, shards: Sequence[str], gone: Sequence[str] = ()) -> None:
@@ -166,7 +182,7 @@ class Shards(Folder):
         """
         try:
             decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
-            self.put(_REPLACE, json.dumps(decided).encode())
+            self.put(DECIDED, json.dumps(decided).encode())
             self.finish()
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; give the command again") from error
@@ -188,24 +204,36 @@ class Shards(Folder):
             self.remove(f"shards/{shard}.json")
         if before is not None:
             self._drop(shard, before)
+        self.remove(f"{NEGATIVES}/{shard}.parquet")
         self.remove(f"failed/{shard}.json")
 
     def finish(self) -> None:
         """Carry out what `replace` decided, if anything is left of it; twice is once."""
-        if not self.exists(_REPLACE):
+        if not self.exists(DECIDED):
             return
-        decided, staged = self._json(_REPLACE), self._loose(f"{_STAGED}/shards")
+        decided, staged = self._json(DECIDED), self._loose(f"{_STAGED}/shards")
         for shard in decided["gone"]:  # old rows and new ones are never seen together
             self._take_out(shard)
         for shard in decided["shards"]:
             if shard in staged:
-                before = self._own(shard)
+                before, negatives = self._own(shard), f"{_STAGED}/{NEGATIVES}/{shard}.parquet"
+                if not staged[shard].get(NEGATIVES):
+                    self.remove(f"{NEGATIVES}/{shard}.parquet")
+                elif self.exists(negatives):
+                    self.make(NEGATIVES)
+                    self._move(negatives, f"{NEGATIVES}/{shard}.parquet")
                 self.put(f"shards/{shard}.json", json.dumps(staged[shard], indent=1).encode())
                 self.remove(f"{_STAGED}/shards/{shard}.json")
                 if before is not None and file_of(shard, before) != file_of(shard, staged[shard]):
                     self._drop(shard, before)
                 self.remove(f"failed/{shard}.json")
-        self.remove(_REPLACE)
+        self.remove(DECIDED)
+
+    def _move(self, name: str, to: str) -> None:
+        if self.local:
+            os.replace(self.path(name), self.path(to))
+        else:
+            self.fs.mv(self.path(name), self.path(to))
 
     def _own(self, shard: str) -> Record | None:
         """A shard's record that is a file of its own."""
@@ -220,7 +248,7 @@ class Shards(Folder):
 
     def go_on(self) -> None:
         """Finish what a killed process decided, unless that process is another and still at work."""
-        if not self.exists(_REPLACE):
+        if not self.exists(DECIDED):
             return
         try:
             lock = self.lock() if self.local else None

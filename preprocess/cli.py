@@ -240,11 +240,30 @@ def import_(
         str | None, typer.Option(help="Name of the corpus in ids. Default: the file's.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
+    decode: Annotated[
+        bool,
+        typer.Option(
+            "--decode",
+            help="Decode every image, not only its header: finds damage inside, and keeps hashes for audits.",
+        ),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Do the shards again whose rows were changed, or whose images could not be read.",
+        ),
+    ] = False,
 ) -> None:
-    """Make a store of the MACCO authors' training TSV. The same command goes on where a killed one stopped."""
+    """Make a store of the MACCO authors' training TSV. The same command goes on where a killed one stopped.
+
+    Rows of one image file are captions of one image.
+    """
     from macco.preprocess.exchange.importing import import_tsv
 
-    statuses = import_tsv(path, out, image_root, dataset, workers or os.cpu_count() or 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cores = workers or os.cpu_count() or 1
+    statuses = import_tsv(path, out, image_root, dataset, cores, decode=decode, replace=replace)
     print(f"new rows by status: {statuses}")
 
 

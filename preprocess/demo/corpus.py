@@ -87,7 +87,7 @@ def _write_shard(out_dir: Path, name: str, dataset: str, indices: range, split: 
             source = SourceImage(key, tuple(about["captions"]), None, f"{name}.tar", f"{key}.jpg")
             phrases = {c.phrase for _, graph in written for c in graph if c.kind == OBJECT and c.phrase}
             found = {phrase: _boxes(scene, phrase) for phrase in sorted(phrases)}
-            truth.add(source, Decoded(image, SIDE, SIDE), rows, found)
+            truth.add(source, Decoded(SIDE, SIDE, image), rows, found)
     tables = truth.finish()
     put_file(out_dir / "truth" / "concepts" / f"{name}.parquet", parquet_bytes(CONCEPTS, tables["concepts"]))
     put_file(out_dir / "truth" / "boxes" / f"{name}.parquet", parquet_bytes(BOXES, tables["boxes"]))

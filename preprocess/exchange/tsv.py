@@ -1,4 +1,4 @@
-"""The MACCO authors' training TSV: one row per caption, lists as Python literals, boxes in pixels.
+"""The MACCO authors' training TSV, written: one row per caption, lists as Python literals, boxes in pixels.
 
 Its columns are those that their public loader reads. It holds words without positions: what is written
 here and read back finds each word again by its first unused place in the caption.
@@ -6,31 +6,19 @@ here and read back finds each word again by its first unused place in the captio
 
 import csv
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION, Concept, Span
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
-from macco.preprocess.exchange.literals import literal, phrase_boxes, words
 from macco.preprocess.exchange.names import IMAGES, Names
-
-COLUMNS = (
-    "title", "filepath", "object_list", "relation_list", "attribute_list", "relation_phrase_list",
-    "attribute_phrase_list", "relation_attribute_phrase_bbox_list", "neg_caption", "neg_image",
-)  # fmt: skip
-READERS = dict.fromkeys(COLUMNS[2:7], words) | {
-    COLUMNS[7]: phrase_boxes, "neg_caption": words, "neg_image": literal
-}  # fmt: skip
-
-IMPORTED = "macco-tsv"  # the setting of a store that was made of such a TSV
+from macco.preprocess.exchange.records import COLUMNS, IMPORTED
 
 _CONCEPTS = f"""
     SELECT s.sample_id, s.caption, s.dataset, s.shard, s.key, s.source, s.member, s.width, s.height, s.packed,
@@ -139,76 +127,3 @@ def _lists_again(row: dict[str, Any], boxes: Boxes) -> list[Any]:
     attributes = [c["phrase"] for c in of[ATTRIBUTE] if c["phrase"] is not None]
     objects = [c["text"] for c in of[OBJECT] if c["phrase"] is None]
     return [objects, *words, relations, attributes, [grounded] if grounded else []]
-
-
-def read_tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str | None]]:
-    """Yield (line, row, problem) of a MACCO TSV, lists read as literals (never evaluated)."""
-    csv.field_size_limit(2**24)
-    try:
-        stream = path.open(encoding="utf-8", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    with stream:
-        reader = csv.DictReader(stream, delimiter="\t")
-        missing = set(COLUMNS[:7]) - set(reader.fieldnames or ())
-        if missing:
-            raise UserError(f"{path} is no MACCO TSV: it has no column {sorted(missing)[0]!r}")
-        for row in reader:
-            try:
-                literals = {name: READERS[name](row.get(name) or "[]") for name in COLUMNS[2:]}
-                texts = {name: row[name] or "" for name in COLUMNS[:2]}
-                for text in texts.values():
-                    text.encode()  # a byte that is not UTF-8 has become a surrogate
-                yield reader.line_num, texts | literals, None
-            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                yield reader.line_num, None, f"line {reader.line_num}: {error}"
-
-
-def concepts_of(row: dict[str, Any]) -> list[Concept]:
-    """The concepts of a TSV row; words that the caption does not hold are left out.
-
-    Each grounded phrase becomes an object that holds its boxes: a relation's subject and object, or an
-    attribute's owner. The TSV does not say which box of a relation is whose.
-    """
-    caption: str = row["title"]
-    used: set[tuple[str, int]] = set()
-
-    def place(kind: str, word: str) -> Span | None:
-        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE):
-            if (kind, match.start()) not in used:
-                used.add((kind, match.start()))
-                return Span(*match.span())
-        return None
-
-    concepts: list[Concept] = []
-    for word in row["object_list"]:
-        if span := place(OBJECT, str(word)):
-            concepts.append(Concept(OBJECT, (span,), word.lower(), span, "NOUN"))
-    phrases: dict[str, int] = {}
-    for phrase in dict.fromkeys(key for group in row["relation_attribute_phrase_bbox_list"] for key in group):
-        found = [
-            match
-            for word in str(phrase).split()
-            if (match := re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption))
-        ]
-        if found:
-            span = Span(min(m.start() for m in found), max(m.end() for m in found))
-            phrases[phrase] = len(concepts)
-            concepts.append(Concept(OBJECT, (span,), phrase.lower(), Span(*found[-1].span()), "NOUN", phrase))
-    taken: set[tuple[str, str]] = set()
-    for kind, listed, column in (
-        (ATTRIBUTE, row["attribute_list"], "attribute_phrase_list"),
-        (RELATION, row["relation_list"], "relation_phrase_list"),
-    ):
-        for word in listed:
-            if (span := place(kind, str(word))) is None:
-                continue
-            fitting = (p for p in row[column] if f" {word} " in f" {p} " and (word, p) not in taken)
-            phrase = next(fitting, None)
-            taken.add((word, phrase or ""))
-            end = phrases.get(phrase) if phrase is not None else None
-            if kind == ATTRIBUTE:
-                concepts.append(Concept(kind, (span,), word.lower(), span, "ADJ", phrase, owner=end))
-            else:
-                concepts.append(Concept(kind, (span,), word.lower(), span, "VERB", subject=end, object=end))
-    return concepts

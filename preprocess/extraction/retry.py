@@ -29,5 +29,7 @@ def failed_samples(store: Store) -> list[Job]:
 def _shard(record: Mapping[str, Any]) -> Shard:
     shard = Shard.of(record)
     if shard is None:
-        raise UserError(f"shard {record['shard']} was imported, not extracted: import it again instead")
+        raise UserError(
+            f"shard {record['shard']} was imported, not extracted: import it again with --replace"
+        )
     return shard

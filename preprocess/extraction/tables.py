@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from macco.pipeline.pictures import Decoded, dhash
+from macco.pipeline.pictures import Decoded, Measured, dhash
 from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status, sample_id
 from macco.preprocess.sources import SourceImage
 
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # [N, 4] x0, y0, x1, y1 in 0..1; [N] scores
 Found = dict[str, Boxes]  # of one image, by phrase
+BoxRows = dict[str, list[tuple[float, ...]]]  # the same as rows: x0, y0, x1, y1, score
 
 _CONSTANT = ("dataset", "shard")
 
@@ -28,6 +29,7 @@ class Row:
     status: Status = OK
     error: str | None = None
     graph: Sequence[Concept] = ()
+    boxes: BoxRows | None = None  # of this caption alone, by phrase; None: those of its image
 
 
 class ShardTables:
@@ -38,10 +40,11 @@ class ShardTables:
         self.shard = shard
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
 
-    def add(self, source: SourceImage, image: Decoded | None, rows: Sequence[Row], found: Found) -> None:
-        """Add one image: all its rows, and the graphs of those that are ok."""
+    def add(self, source: SourceImage, image: Measured | None, rows: Sequence[Row], found: Found) -> None:
+        """Add one image: all its rows, and the graphs of those that are ok. One that was only measured has no hash."""
         size = (None, None) if image is None else (image.width, image.height)
-        code = None if image is None else dhash(image.image)
+        code = dhash(image.image) if isinstance(image, Decoded) else None
+        boxes = {phrase: _box_rows(*of) for phrase, of in found.items()}
         for row in rows:
             name = sample_id(self.dataset, self.shard, source.key, row.caption_id)
             ids = (name, source.key, row.caption_id)
@@ -49,10 +52,10 @@ class ShardTables:
             sample = (*ids, row.number, row.caption, *size, *place, row.status, row.error)
             self._rows["samples"].append(sample)
             if row.status == OK:
-                self._add_graph(ids, row.caption or "", row.graph, found)
+                self._add_graph(ids, row.caption or "", row.graph, boxes if row.boxes is None else row.boxes)
 
     def _add_graph(
-        self, ids: tuple[str, str, int], caption: str, graph: Sequence[Concept], found: Found
+        self, ids: tuple[str, str, int], caption: str, graph: Sequence[Concept], boxes: BoxRows
     ) -> None:
         names = [f"{ids[0]}/{place}" for place in range(len(graph))]
         add, add_box = self._rows["concepts"].append, self._rows["boxes"].append
@@ -82,10 +85,9 @@ class ShardTables:
                         denied,
                     )
                 )
-            if kind == OBJECT and phrase in found and not denied:
-                boxes, scores = found[phrase]
-                for box, score in zip(boxes.tolist(), scores.tolist(), strict=True):
-                    add_box((name, *ids, *box, score))
+            if kind == OBJECT and phrase in boxes and not denied:
+                for box in boxes[phrase]:
+                    add_box((name, *ids, *box))
 
     def finish(self) -> dict[str, pa.Table]:
         """Return the tables, with the schemas of pipeline.schema."""
@@ -104,3 +106,7 @@ class ShardTables:
             }
             tables[name] = pa.table({**arrays, **constant}).select(schema.names).cast(schema)
         return tables
+
+
+def _box_rows(corners: NDArray[np.float32], scores: NDArray[np.float32]) -> list[tuple[float, ...]]:
+    return [(*box, score) for box, score in zip(corners.tolist(), scores.tolist(), strict=True)]

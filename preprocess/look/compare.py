@@ -13,7 +13,8 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from macco.pipeline.store import Store
-from macco.preprocess.exchange.tsv import concepts_of, read_tsv
+from macco.preprocess.exchange.concepts import concepts_of
+from macco.preprocess.exchange.records import read_tsv
 from macco.preprocess.look.score import Agreement, match_boxes
 
 BATCH: Final = 20_000  # rows of the TSV in memory

@@ -18,7 +18,8 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import new_folder, put_file
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.query import connect
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, sample_id
+from macco.pipeline.shards import DECIDED
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
@@ -149,6 +150,67 @@ def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
     Path(url, "store.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         Store.open(url)
+
+
+def wrong(shard: str, *captions: str) -> pa.Table:
+    """Negatives of the first rows of `tables(shard, ...)`."""
+    names = [sample_id("d", shard, f"{row:04}", 0) for row in range(len(captions))]
+    return pa.table([names, ["swap_object"] * len(captions), captions], schema=NEGATIVE_ROWS)
+
+
+def test_negatives_come_and_go_with_their_rows(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    store = Store.create(url, SETTINGS)
+
+    def negatives() -> dict[str, list[str]]:
+        names = store.names(".parquet", NEGATIVES)
+        return {
+            n: pq.read_table(store.path(f"{NEGATIVES}/{n}.parquet"))["caption"].to_pylist() for n in names
+        }
+
+    for shard in ("a", "b", "c"):
+        store.commit(shard, tables(shard, ["a dog"]) | {NEGATIVES: wrong(shard, "a cat")}, record(shard))
+    assert negatives() == {"a": ["a cat"], "b": ["a cat"], "c": ["a cat"]}
+    store.commit("a", tables("a", ["a dog"]), record("a"))
+    assert negatives().keys() == {"b", "c"}
+    store.stage("a", tables("a", ["a cow"]) | {NEGATIVES: wrong("a", "a pig")}, record("a"))
+    store.stage("b", tables("b", ["a cow"]), record("b"))
+    assert negatives() == {"b": ["a cat"], "c": ["a cat"]}
+    store.replace(["a", "b"], ["c"])
+    assert negatives() == {"a": ["a pig"]}
+    store.close()
+    copy = compact(Store.open(url), str(tmp_path / "compact"))
+    assert copy.names(".parquet", NEGATIVES) == {"a"}
+
+
+def test_negatives_survive_a_replacement_that_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every change of a file of a replacement is made, and the process killed before the next one."""
+    for changes in range(8):
+        url = str(tmp_path / f"store{changes}")
+        store = Store.create(url, SETTINGS)
+        store.commit("a", tables("a", ["a dog"]) | {NEGATIVES: wrong("a", "a cat")}, record("a"))
+        store.stage("a", tables("a", ["a cow"]) | {NEGATIVES: wrong("a", "a pig")}, record("a"))
+        left = iter(range(changes))
+
+        def dying(change, left=left):  # type: ignore[no-untyped-def]
+            def wrapped(*args):  # type: ignore[no-untyped-def]
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return change(*args)
+
+            return wrapped
+
+        with contextlib.suppress(KeyboardInterrupt):
+            store.put(DECIDED, b'{"shards": ["a"], "gone": []}')
+            for name in ("put", "remove", "_move"):
+                monkeypatch.setattr(store, name, dying(getattr(store, name)))
+            store.finish()
+        store.close()
+        again = Store.open(url)
+        assert again.table("samples", "a")["caption"].to_pylist() == ["a cow"]
+        assert pq.read_table(again.path(f"{NEGATIVES}/a.parquet"))["caption"].to_pylist() == ["a pig"]
 
 
 def test_a_full_disk_is_one_line_and_hides_the_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

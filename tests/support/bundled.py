@@ -125,7 +125,7 @@ def write_tsv(root: Path, rows: int = 40, images: int = 38) -> Path:
         split = "train2014" if image % 2 else "val2014"
         path = f"coco/{split}/COCO_{split}_{image:012}.jpg"
         draw(root / path, image, size=(80, 60))
-        caption = "A red dog is sitting on a small sofa" + " indoors" * (number // images) + "."
+        caption = "A red dog is sitting on a small sofa" + ' "indoors"' * (number // images) + "."
         boxes = {
             "red dog": [[8.0, 6.0, 24.0, 24.0]],
             "small sofa": [[40.0, 30.0, 72.0, 54.0]],

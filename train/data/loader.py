@@ -83,9 +83,11 @@ def open_loader(
     store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
-    if recipe.negatives and not store.fs.exists(store.path(NEGATIVES)):
+    without = store.committed() - store.names(".parquet", NEGATIVES) if recipe.negatives else None
+    if without:  # none were made yet, or rows have come or changed since
         raise UserError(
-            f"{data.store} has no hard negatives: make them with: macco-train negatives {data.store}"
+            f"{data.store} has no hard negatives of {len(without)} shards, such as {min(without)}: "
+            f"make them with: macco-train negatives {data.store}"
         )
     say = log if rank == 0 else lambda line: None
     index = build(store, selection, say, one_caption=data.captions == "one")

@@ -17,17 +17,10 @@ from numpy.typing import NDArray
 
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.query import connect
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVES, OBJECT, OK, RELATION
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_ROWS, NEGATIVES, OBJECT, OK, RELATION
 from macco.pipeline.store import Store
 from macco.train.data.masks import FUNCTION_WORDS
 
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # one of NEGATIVE_KINDS
-        pa.field("caption", pa.string(), nullable=False),
-    ]
-)
 COMMON: Final = 1000  # words of one sort that replacements are drawn from: the most frequent
 TRIES: Final = 20  # draws of a replacement before there is none
 # What holds from either side: exchanging its ends says the same.
@@ -90,6 +83,8 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     """
     store.require_whole()
     vocabulary = Vocabulary.of(store)
+    if store.names(".parquet", NEGATIVES):
+        log(f"{store.url} has negatives, made or imported: others take their places")
     store.make(NEGATIVES)
     total = 0
     for shard in sorted(store.committed()):
@@ -105,7 +100,7 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
                 random = np.random.default_rng((seed, _number(name)))
                 made = negatives(sample["caption"], concepts[name], vocabulary, random)
                 rows += [{"sample_id": name, "kind": kind, "caption": text} for kind, text in made.items()]
-        data = parquet_bytes(SCHEMA, pa.Table.from_pylist(rows, schema=SCHEMA))
+        data = parquet_bytes(NEGATIVE_ROWS, pa.Table.from_pylist(rows, schema=NEGATIVE_ROWS))
         store.put(f"{NEGATIVES}/{shard}.parquet", data)
         total += len(rows)
         log(f"{shard}: {len(rows)} negatives of {len(samples)} captions")

@@ -1,9 +1,12 @@
 """Leakage: which images of a benchmark a training store holds, by file name and by content."""
 
+import os
+import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +18,7 @@ from macco.pipeline.views import quote
 from macco.train.evaluation.item import Picture
 
 MAX_DISTANCE: Final = 7  # bits; one band of the 64 more than bits that may differ
+_IMAGE: Final = ("dataset", "shard", "key")  # what names an image of a store
 # COCO's file names of 2014 carry a prefix that those of 2017 lack, and VisDial's are COCO's too.
 _NAME: Final = (
     r"regexp_replace(lower(parse_filename({path}, true)), '^(coco|visualdialog)_[a-z]+20\d\d_', '')"
@@ -45,7 +49,10 @@ class Leakage:
 
 
 def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
-    """A connection with the table `stored`: one row per image of the store, with its name and hash."""
+    """A connection with the table `stored`: one row per image of the store, with its name and hash.
+
+    Images that the store has no hashes of, such as imported ones, are decoded here.
+    """
     connection = connect(store)
     connection.execute(
         f"""CREATE TEMP TABLE stored AS
@@ -55,7 +62,27 @@ def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
                any_value(dhash) AS hash
         FROM samples GROUP BY dataset, shard, key"""
     )
+    _hash_others(connection)
     return connection
+
+
+def _hash_others(connection: duckdb.DuckDBPyConnection) -> None:
+    """Hash the images that are in use and were only measured, at the size that their shard names."""
+    rows = connection.execute(
+        """SELECT dataset, shard, key, any_value(max_side), any_value(source), any_value(member), any_value("offset"),
+            any_value(size) FROM samples JOIN (SELECT shard, max_side FROM shards) USING (shard)
+        WHERE status = 'ok' AND dhash IS NULL GROUP BY ALL ORDER BY ALL"""
+    ).fetchall()
+    # Each thread's decoder would set and reset the filters of all.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        hashes = list(threads.map(lambda row: _hash(*row[3:]), rows))
+    made = pa.table(
+        {name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(_IMAGE)}
+        | {"made": pa.array(hashes, pa.uint64())}
+    )
+    connection.register("hashed", made)
+    same = " AND ".join(f"stored.{name} = hashed.{name}" for name in _IMAGE)
+    connection.execute(f"UPDATE stored SET hash = made FROM hashed WHERE {same}")
 
 
 def audit(
@@ -127,6 +154,14 @@ def _hashes(picture: Picture, sides: Iterable[int | None]) -> set[int]:
         return {dhash(decode(data, max_pixels=ANY_PIXELS, max_side=side).image) for side in sides}
     except (OSError, KeyError, ImageError):
         return set()
+
+
+def _hash(side: int | None, *place: Any) -> int | None:
+    """The hash of a stored image; None where it cannot be read any more."""
+    try:
+        return dhash(decode(read_image_bytes(*place), max_pixels=ANY_PIXELS, max_side=side).image)
+    except (OSError, KeyError, ImageError):
+        return None
 
 
 def _path(picture: Picture) -> str:

@@ -11,8 +11,10 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.coco import export_coco, export_fiftyone
+from macco.preprocess.exchange.concepts import concepts_of
 from macco.preprocess.exchange.importing import import_tsv
-from macco.preprocess.exchange.tsv import COLUMNS, concepts_of, export_tsv
+from macco.preprocess.exchange.records import COLUMNS
+from macco.preprocess.exchange.tsv import export_tsv
 from macco.preprocess.look.view import write_page
 
 THRESHOLD = 0.35

@@ -18,7 +18,7 @@ PIECES = [
 def outcome(read: Any, text: str) -> Any:
     try:
         return repr(read(text))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return "refused"
 
 
@@ -58,7 +58,8 @@ def test_no_list_of_words(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["5", "[5]", "[['a']]", "[{1: []}]", "[{'a': 5}]", "[{'a': [[1, 2, 3]]}]", "[{'a': [1, 2, 3, 4]}]",
-     "[{'a': [['1', 2, 3, 4]]}]", "[{'a': [[1, 2, 3, 1e999]]}]", "[{'a': [[True, 2, 3, 4]]}]"],
+     "[{'a': [['1', 2, 3, 4]]}]", f"[{{'a': [[1{'0' * 400}, 2, 3, 4]]}}]", r"[{'\udc80': []}]",
+     "[{'a': [[1, 2, 3, 1e999]]}]", "[{'a': [[True, 2, 3, 4]]}]"],
 )  # fmt: skip
 def test_no_phrases_with_boxes(text: str) -> None:
     with pytest.raises(ValueError, match="no list of phrases"):

@@ -26,7 +26,8 @@ from macco.preprocess.cli import app
 from macco.preprocess.exchange.coco import export_coco, export_fiftyone
 from macco.preprocess.exchange.importing import import_tsv
 from macco.preprocess.exchange.names import made_name
-from macco.preprocess.exchange.tsv import COLUMNS, export_tsv
+from macco.preprocess.exchange.records import COLUMNS
+from macco.preprocess.exchange.tsv import export_tsv
 from macco.preprocess.extraction.tables import Row, ShardTables
 from macco.preprocess.sources import plan
 

@@ -134,9 +134,9 @@ def test_batches_hold_the_negatives_that_there_are(store):
 
 def _empty():
     from macco.pipeline.parquet import parquet_bytes
-    from macco.train.data.negatives import SCHEMA
+    from macco.pipeline.schema import NEGATIVE_ROWS
 
-    return parquet_bytes(SCHEMA, SCHEMA.empty_table())
+    return parquet_bytes(NEGATIVE_ROWS, NEGATIVE_ROWS.empty_table())
 
 
 def test_a_store_without_negatives_says_how_to_make_them(tmp_path):

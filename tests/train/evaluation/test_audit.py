@@ -14,7 +14,7 @@ from macco.pipeline.schema import SAMPLES
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.exchange.importing import import_tsv
-from macco.preprocess.exchange.tsv import COLUMNS
+from macco.preprocess.exchange.records import COLUMNS
 from macco.preprocess.extraction.run import extract_shards
 from macco.preprocess.extraction.shard import Job
 from macco.preprocess.sources import plan

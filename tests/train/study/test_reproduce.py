@@ -1,10 +1,16 @@
 """The three roads in small: files of the authors' own formats in their folders, every step of every road."""
 
 import json
+import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +42,17 @@ CLIP: dict[str, Any] = {
 }  # fmt: skip
 TRAINING = [
     "steps=2", "data.batch_size=8", "data.workers=0", "device=cpu", "method.text_depth=1", "method.image_depth=1",
-    "optimizer.warmup=1", "save_every=0",
+    "optimizer.warmup=1", "save_every=1",
 ]  # fmt: skip
 COMMON = ["--device", "cpu", "--workers", "0", "--batch-size", "16", "--tagger", TAGGER]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The authors' datasets/: all benchmarks, and a random checkpoint as their code writes it."""
+    """The authors' datasets/: all benchmarks, the TSV, and a random checkpoint as their code writes it."""
     root = tmp_path_factory.mktemp("authors") / "datasets"
     write_bundle(root)
+    write_tsv(root)
     torch.manual_seed(0)
     state = open_clip.model.CLIP(**CLIP).state_dict()
     (root / "MACCO/vitb32").mkdir(parents=True)
@@ -71,6 +78,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     torch.manual_seed(1)
     export_open_clip(open_clip.model.CLIP(**CLIP, quick_gelu=True), folder, CLIP)
     return [f"model.name={folder}", "model.pretrained="]
+
+
+@pytest.fixture(scope="module")
+def walked(data: Path, start: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The road of the TSV on two seeds and all benchmarks, walked to its end; and the command."""
+    out = tmp_path_factory.mktemp("walked") / "out"
+    arguments = ["tsv", "--data", str(data), "--out", str(out), "--seeds", "0,1", *COMMON, *TRAINING, *start]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return out, arguments
 
 
 def run(*arguments: str) -> Any:
@@ -164,13 +181,11 @@ def test_a_dry_run_writes_nothing_and_says_how_to_get_what_is_missing(small: Pat
             run(road, "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
 
 
-def test_the_road_of_the_tsv_on_two_seeds(small: Path, start: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["tsv", "--data", str(small), "--out", str(out), "--seeds", "0,1", *COMMON, *TRAINING, *start]
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
+@pytest.mark.processes
+def test_the_road_of_the_tsv_on_two_seeds(walked: tuple[Path, list[str]]) -> None:
+    out, arguments = walked
     found = rows(out)
-    assert set(found) == {("released-vitb32", "SugarCrepe Rel"), ("released-vitb32", "SugarCrepe Att")}
+    assert set(found) == {("released-vitb32", column) for column in tables().columns}
     sql = by_sql(out)
     for (model, column), row in found.items():
         for activation, one in row["values"][OURS].items():
@@ -188,6 +203,7 @@ def test_the_road_of_the_tsv_on_two_seeds(small: Path, start: list[str], tmp_pat
         run(*arguments, "optimizer.warmup=0")
 
 
+@pytest.mark.processes
 def test_the_road_of_an_own_extraction(small: Path, start: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     own = ["--detector", "tiny", "--parser", "en_caption", "--extract", "--workers 0 --device cpu"]
@@ -201,6 +217,7 @@ def test_the_road_of_an_own_extraction(small: Path, start: list[str], tmp_path: 
     assert len(rows(out)) == 2
 
 
+@pytest.mark.processes
 def test_rows_without_their_image_are_counted_before_anything_is_made(
     small: Path, start: list[str], tmp_path: Path
 ) -> None:
@@ -243,23 +260,83 @@ def test_a_verdict_names_each_way_to_read_a_figure_that_is_the_published_one() -
     assert verdict({OURS: ours}, None) == "none is published"
 
 
+def wait_for(path: Path, alive: Callable[[], bool]) -> None:
+    while alive() and not path.exists():
+        time.sleep(0.02)
+
+
+def ends_as(out: Path, walked: Path) -> None:
+    """A road of one seed has come to the figures of the one that nothing disturbed."""
+    found, whole = by_sql(out), by_sql(walked)
+    assert {column for _, _, column in found} == {"SugarCrepe Rel", "SugarCrepe Att"}
+    assert found == pytest.approx({key: whole[key] for key in found}, abs=1e-9)
+
+
 @pytest.mark.processes
-def test_a_road_that_is_stopped_or_killed_goes_on(small: Path, start: list[str], tmp_path: Path) -> None:
+def test_a_road_that_is_stopped_or_killed_goes_on(
+    small: Path, start: list[str], walked: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     """Killed in its training, asked to stop in its evaluation: the end is that of one that nothing disturbed."""
-    own = ["tsv", "--data", str(small), *COMMON, *TRAINING, *start, "steps=4", "save_every=1"]
-    command = [sys.executable, "-m", "macco.train", "reproduce", *own, "--out", str(tmp_path / "out")]
-    marks = [("runs/released-vitb32-seed0/checkpoints/latest.pt", signal.SIGKILL), ("eval", signal.SIGTERM)]
-    for mark, number in marks:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while process.poll() is None and not (tmp_path / "out" / mark).exists():
-            time.sleep(0.05)
-        process.send_signal(number)
-        process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM)
-    assert run(*own, "--out", str(tmp_path / "out")).exit_code == 0
-    assert run(*own, "--out", str(tmp_path / "whole")).exit_code == 0
-    percents = [
-        {key: row["values"][OURS]["gelu"]["percent"] for key, row in rows(tmp_path / name).items()}
-        for name in ("out", "whole")
-    ]
-    assert percents[0] == pytest.approx(percents[1], abs=1e-9)
+    out = tmp_path / "out"
+    own = ["tsv", "--data", str(small), *COMMON, *TRAINING, *start, "--out", str(out)]
+    command = [sys.executable, "-m", "macco.train", "reproduce", *own]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_for(out / "runs/released-vitb32-seed0/checkpoints/latest.pt", lambda: process.poll() is None)
+    process.kill()
+    assert process.wait() in (0, -signal.SIGKILL)
+
+    def stop() -> None:
+        wait_for(out / "eval", lambda: not over.is_set())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # The signal is this process's own, so that it need not start another.
+    before, over = signal.signal(signal.SIGTERM, signal.SIG_IGN), threading.Event()
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        assert run(*own).exit_code in (0, 128 + signal.SIGTERM)
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+    assert run(*own).exit_code == 0
+    ends_as(tmp_path / "out", walked[0])
+
+
+@contextmanager
+def no_file_over(size: int) -> Iterator[None]:
+    """What a full disk is to a program: a file grows so far, in this process and in those that it starts."""
+    _, most = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.processes
+def test_a_road_on_a_full_disk_goes_on_once_there_is_room(
+    small: Path,
+    start: list[str],
+    walked: tuple[Path, list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    own = ["tsv", "--data", str(small), "--out", str(out), *COMMON, *TRAINING, *start]
+    with no_file_over(2_000), pytest.raises(UserError, match="macco-prep import ended with exit code 2"):
+        run(*own)
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "cannot write to" in line
+    assert "File too large" in line
+    with no_file_over(100_000), pytest.raises(UserError, match=r"cannot write .*latest\.pt"):
+        run(*own)
+    assert Store.open(str(out / "store")).committed() == {f"{TSV.removesuffix('.tsv')}-00000"}
+    assert run(*own).exit_code == 0
+    ends_as(out, walked[0])
+    shutil.rmtree(out / "eval")
+    with no_file_over(3_500), pytest.raises(UserError, match=r"cannot write .*eval"):
+        run(*own)
+    assert run(*own).exit_code == 0
+    ends_as(out, walked[0])
+    assert not list(out.rglob(".tmp-*"))

@@ -92,12 +92,12 @@ def corpus(name: str, data: Path) -> Corpus | Need:
 def _paths(tsv: Path) -> list[str]:
     csv.field_size_limit(2**24)
     try:
-        with tsv.open(encoding="utf-8", newline="") as stream:
+        with tsv.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
             if "filepath" not in (reader.fieldnames or ()):
                 raise UserError(f"{tsv} is no MACCO TSV: it has no column 'filepath'")
             return [row["filepath"] or "" for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {tsv}: {error}") from error
 
 

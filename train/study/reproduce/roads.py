@@ -198,7 +198,7 @@ class Road:
         own = self.order.road == "extract"
         where = ["--image-root", str(corpus.root), "--out", str(self.store)]
         if own:
-            read = ["--shards", str(corpus.tsv), "--format", "table", "--caption-field", "title"]
+            read = ["--shards", str(corpus.tsv), "--format", "csv", "--caption-field", "title"]
             read += [
                 "--image-field",
                 "filepath",
