@@ -144,8 +144,8 @@ def kill_one_grounder(store: Store, stop: threading.Event, killed: list[int]) ->
     """After the first commit, kill -9 an actor process that grounds."""
     while not stop.is_set():
         if store.committed():
-            for process in psutil.process_iter(["cmdline"]):
-                if "ray::Grounder" in " ".join(process.info["cmdline"] or []):
+            for process in psutil.Process().children(recursive=True):  # and no other run's
+                if process.name().startswith("ray::Grounder"):
                     process.kill()
                     killed.append(process.pid)
                     return
