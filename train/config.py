@@ -21,6 +21,7 @@ OBJECTIVES: Final = {
     "iais-distributed": "joint",
     "itm": "joint",
     "fsc": "fsc",
+    "c2lip": "c2lip",
 }
 
 Count = Annotated[int, Field(ge=0)]

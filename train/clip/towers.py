@@ -24,6 +24,7 @@ class Encoded:
 
     tokens: Tensor  # [B, N, D]; image: `prefix` class tokens, then P patches, row by row
     cls: Tensor  # [B, D]: what the contrast compares, not normalised
+    hidden: Tensor  # [B, N, W]: the tokens after the final norm, before the projection
 
 
 class Tower(Protocol):
@@ -64,8 +65,8 @@ def encode_both(
             plain = tower.encode(x, ends)
         return plain, tower.encode(masked, ends)
     both = tower.encode(torch.cat([x, masked]), None if ends is None else torch.cat([ends, ends]))
-    (tokens, masked_tokens), (cls, masked_cls) = both.tokens.chunk(2), both.cls.chunk(2)
-    return Encoded(tokens, cls), Encoded(masked_tokens, masked_cls)
+    halves = [x.chunk(2) for x in (both.tokens, both.cls, both.hidden)]
+    return Encoded(*(x[0] for x in halves)), Encoded(*(x[1] for x in halves))
 
 
 class ClipImage:
@@ -113,7 +114,11 @@ class ClipImage:
             pooled = v.ln_post(x[:, 1:].mean(1))
         else:
             pooled = tokens[:, 1:].mean(1)
-        return Encoded(tokens @ v.proj, pooled @ v.proj)
+        return Encoded(tokens @ v.proj, pooled @ v.proj, tokens)
+
+    def patches(self, encoded: Encoded) -> Tensor:
+        """The patches in the joint space, [B, P, D], each as if it were all that is pooled; not normalised."""
+        return encoded.tokens[:, self.prefix :]
 
 
 class TimmImage:
@@ -155,9 +160,16 @@ class TimmImage:
             remember = trunk.grad_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if remember else block(x)
         x = trunk.norm(x)
-        return Encoded(
-            self.module.head(trunk.head(trunk.fc_norm(x))), self.module.head(trunk.forward_head(x))
-        )
+        return Encoded(self._projected(x), self.module.head(trunk.forward_head(x)), x)
+
+    def patches(self, encoded: Encoded) -> Tensor:
+        hidden, pool = encoded.hidden[:, self.prefix :], self.module.trunk.attn_pool
+        return self._projected(hidden if pool is None else pooled_alone(pool, hidden))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        trunk = self.module.trunk
+        projected: Tensor = self.module.head(trunk.head(trunk.fc_norm(x)))
+        return projected
 
 
 class Text:
@@ -227,12 +239,28 @@ class Text:
             )
         x = embedded + core.positional_embedding[:length].to(embedded.dtype)
         causal = core.attn_mask[:length, :length] if core.attn_mask is not None else None
-        tokens = core.ln_final(core.transformer(x, attn_mask=causal))
+        tokens = hidden = core.ln_final(core.transformer(x, attn_mask=causal))
         if isinstance(core.text_projection, nn.Linear):
             tokens = core.text_projection(tokens)
         elif core.text_projection is not None:
             tokens = tokens @ core.text_projection
-        return Encoded(tokens, tokens[torch.arange(len(tokens), device=tokens.device), ends])
+        return Encoded(tokens, tokens[torch.arange(len(tokens), device=tokens.device), ends], hidden)
+
+    def together(self, *sets: Tensor) -> Tensor:
+        """Token ids [n, L], [m, L'], ... as one [n + m + ..., the longest L], to be encoded in one pass."""
+        length = max(tokens.shape[1] for tokens in sets)
+        return torch.cat([self.padded(tokens, length) for tokens in sets])
+
+
+def pooled_alone(pool: Any, hidden: Tensor) -> Tensor:
+    """What timm's attention pooling makes of each token [B, N, W] if it were the only one, [B, N, W']."""
+    placed = hidden if pool.pos_embed is None else hidden + pool.pos_embed.to(hidden.dtype)
+    width = pool.kv.out_features // 2  # keys, then values
+    value = nn.functional.linear(
+        placed, pool.kv.weight[width:], None if pool.kv.bias is None else pool.kv.bias[width:]
+    )
+    x: Tensor = pool.proj_drop(pool.proj(value))
+    return x if pool.mlp is None else x + pool.mlp(pool.norm(x))
 
 
 def pixel_statistics(visual: nn.Module) -> tuple[list[float], list[float]]:

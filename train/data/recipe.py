@@ -81,10 +81,10 @@ class Recipe(ABC):
         """The ids of a batch's images, captions and hard negatives, by the batch's names for them."""
         found: dict[str, Any] = {
             "image_ids": torch.tensor(images),
-            "caption_ids": torch.tensor([_number(one) for one in tokens]),
+            "caption_ids": torch.tensor([number(one) for one in tokens]),
         }
         if len(negatives[0]):
-            made = [[0 if one is None else _number(one) for one in of_sample] for of_sample in negatives]
+            made = [[0 if one is None else number(one) for one in of_sample] for of_sample in negatives]
             found["negative_ids"] = torch.tensor(made)
         return found
 
@@ -114,6 +114,6 @@ class Recipe(ABC):
         return padded
 
 
-def _number(tokens: Any) -> int:
+def number(tokens: Any) -> int:
     """A number for a caption's token ids: captions that the model cannot tell apart have one."""
     return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), signed=True)

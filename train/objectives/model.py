@@ -46,6 +46,10 @@ class Model(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each optimizer step."""
 
+    def scale(self) -> Tensor:
+        """The factor on the cosine, a scalar in float32 or better."""
+        return wide(self.clip.logit_scale).exp().squeeze()
+
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keep the factor on the cosine at or below 100."""
@@ -64,3 +68,8 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def compile_blocks(self) -> None:
         """torch.compile each transformer block in place."""
+
+
+def wide(x: Tensor) -> Tensor:
+    """Float32 where the tensor is narrower."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -25,10 +25,10 @@ def backward(
     exist = [batch.negative_valid for batch in batches if batch.negative_valid is not None]
     valid, ids = torch.cat(exist) if exist else None, model.pair_ids(batches)
 
-    def encode(batch: MaskedBatch) -> tuple[Tensor, tuple[Tensor, Encodings]]:
+    def encode(batch: MaskedBatch) -> tuple[accumulate.Features, tuple[Tensor, Encodings]]:
         pixels = model.pixels(batch.images)
         encodings = model.encode(batch, pixels, alone=alone)
-        return model.features(encodings), (pixels, encodings)
+        return {"views": model.features(encodings)}, (pixels, encodings)
 
     def within(batch: MaskedBatch, seen: tuple[Tensor, Encodings]) -> dict[str, Tensor]:
         pixels, encodings = seen
@@ -37,7 +37,7 @@ def backward(
     return accumulate.backward(
         batches,
         encode=encode,
-        across=lambda features: model.contrastive(features, valid, ids),
+        across=lambda features: model.contrastive(features["views"], valid, ids),
         within=within,
         weighted=model.weighted,
         precision=precision,

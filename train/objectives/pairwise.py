@@ -1,0 +1,118 @@
+"""What objectives have in common whose losses ask for the features of all pairs, of all ranks and micro-batches."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from macco.train.clip.towers import Encoded
+from macco.train.data.batch import Batch
+from macco.train.losses.pairs import PairIds
+from macco.train.objectives import accumulate
+from macco.train.objectives.accumulate import Features, Losses
+from macco.train.objectives.model import Model, wide
+from macco.train.objectives.objective import Objective, Precision, Step
+
+B = TypeVar("B", bound=Batch)
+E = TypeVar("E")  # what a micro-batch's own losses need of its encoding
+W = TypeVar("W")  # what the losses know of the whole step: ids of pairs, counts over all ranks
+
+
+class PairModel(Model, Generic[B, E, W]):
+    """An open_clip model under losses across pairs, and losses of each pair alone."""
+
+    weights: Mapping[str, float]  # of the losses, by name
+
+    def after_step(self) -> None:
+        self.clamp_scale()
+
+    def compile_blocks(self) -> None:
+        self.compile_towers()
+
+    @abstractmethod
+    def encode(self, batch: B) -> tuple[Features, E]:
+        """The features of a micro-batch that losses across pairs ask for, and what its own losses need."""
+
+    @abstractmethod
+    def whole(self, batches: Sequence[B]) -> W:
+        """What there is to know of a step, of this rank's micro-batches; on the device."""
+
+    @abstractmethod
+    def across(self, features: Features, whole: W) -> Losses:
+        """The losses across pairs, unweighted: of all this rank's features, against those of all ranks.
+
+        Their means over ranks are those of the whole batch.
+        """
+
+    def within(self, batch: B, features: Features, seen: E, whole: W) -> Losses:
+        """The losses of each pair alone, unweighted; their sums over micro-batches are this rank's."""
+        return {}
+
+    def encoded_images(self, batch: B) -> Encoded:
+        """The batch's images through their tower."""
+        return self.image.encode(self.image.embed(self.pixels(batch.images)), None)
+
+    def encoded_texts(self, *sets: Tensor) -> list[Tensor]:
+        """Token ids [n, L], [m, L'], ... through the text tower in one pass: normalised features [n, D], [m, D], ..."""
+        tokens = self.text.together(*sets)
+        found = self.text.encode(self.text.embed(tokens), self.text.ends(tokens)).cls
+        return list(torch.split(F.normalize(wide(found), dim=-1), [len(one) for one in sets]))
+
+    def weighted(self, losses: Losses) -> Tensor:
+        """The weighted sum of losses."""
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+
+    def forward(self, batch: B) -> Losses:
+        """All losses of one batch, unweighted, and "loss", their weighted sum."""
+        features, seen = self.encode(batch)
+        whole = self.whole([batch])
+        with torch.autocast(batch.tokens.device.type, enabled=False):
+            losses = self.across(features, whole) | self.within(batch, features, seen, whole)
+        return losses | {"loss": self.weighted(losses)}
+
+
+M = TypeVar("M", bound=PairModel[Any, Any, Any])
+
+
+class PairObjective(Objective[M, B]):
+    """An objective whose model is a PairModel."""
+
+    def gradients(self, model: M, batch: B, step: Step, precision: Precision) -> Losses:
+        size = self.config.micro_batch or len(batch)
+        device = next(model.parameters()).device
+        batches = [part.to(device) for part in ([batch] if size >= len(batch) else batch.split(size))]
+        whole = model.whole(batches)
+
+        def encode(part: B) -> tuple[Features, tuple[Features, Any]]:
+            features, seen = model.encode(part)
+            return features, (features, seen)
+
+        def within(part: B, seen: tuple[Features, Any]) -> Losses:
+            with torch.autocast(device.type, enabled=False):
+                return model.within(part, *seen, whole)
+
+        return accumulate.backward(
+            batches,
+            encode=encode,
+            across=lambda features: model.across(features, whole),
+            within=within,
+            weighted=model.weighted,
+            precision=precision,
+        )
+
+    def scalars(self, model: M, step: Step) -> dict[str, float]:
+        return {"logit_scale": float(model.scale().detach())}
+
+
+def pair_ids(batches: Sequence[Batch]) -> PairIds | None:
+    """What the pairs of micro-batches are made of; None where that is not known."""
+
+    def joined(name: str) -> Tensor | None:
+        parts = [part for batch in batches if (part := getattr(batch, name)) is not None]
+        return torch.cat(parts) if parts else None
+
+    image, caption = joined("image_ids"), joined("caption_ids")
+    return None if image is None or caption is None else PairIds(image, caption, joined("negative_ids"))
