@@ -129,6 +129,11 @@ BOXES: Final = pa.schema(
 NEGATIVES: Final = "negatives"
 NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
 
+# Units of captions with foils of their own lie in STORE/units/<shard>.parquet (sample_id, unit, kind, text, foil_kind,
+# foil); an entity is an object with its adjectives, the other kind of unit a relation with its ends.
+UNITS: Final = "units"
+ENTITY: Final = "entity"
+
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 
 

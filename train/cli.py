@@ -200,6 +200,18 @@ def negatives(
 
 
 @app.command()
+def units(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same foils.")] = 0,
+) -> None:
+    """Make the units of a store's captions, entities and relations, with foils of their own, for CS-CLIP."""
+    from macco.pipeline.store import Store
+    from macco.train.data.units import write_units
+
+    print(f"{write_units(Store.open(store), seed, _say)} units and foils in {store}/units")
+
+
+@app.command()
 def study(
     name: Annotated[
         str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")

@@ -22,6 +22,7 @@ OBJECTIVES: Final = {
     "itm": "joint",
     "fsc": "fsc",
     "c2lip": "c2lip",
+    "csclip": "csclip",
 }
 
 Count = Annotated[int, Field(ge=0)]

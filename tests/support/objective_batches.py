@@ -11,6 +11,7 @@ from macco.train.data.batch import Batch
 from macco.train.data.recipe import number
 from macco.train.data.texts import TextSet
 from macco.train.objectives.c2lip.batches import PhraseBatch
+from macco.train.objectives.csclip.batches import UnitBatch
 from tests.support.tiny import CONTEXT, PATCH, SIZE, VOCABULARY
 
 PATCHES = (SIZE // PATCH) ** 2
@@ -69,6 +70,30 @@ def phrase_batch(size: int = 6, *, boxes: bool = False) -> PhraseBatch:
     return PhraseBatch(**pairs(size, random), phrases=phrases)
 
 
+def unit_batch(size: int = 6, slots: int = 2) -> UnitBatch:
+    """Pair 1 has no foil, pair 4 no unit, pair 2 one without a foil; a unit is of pairs 0 and 5."""
+    random = torch.Generator().manual_seed(5)
+    there = torch.ones(size, slots, dtype=torch.bool)
+    foils = torch.ones_like(there)
+    foils[2, 1] = False
+    there[4] = foils[4] = False
+    units = captions(size * slots, 6, random).view(size, slots, -1)
+    numbers = torch.arange(size * slots).view(size, slots)
+    units[5, 1], numbers[5, 1] = units[0, 0], 0
+    return UnitBatch(
+        **pairs(size, random),
+        negatives=captions(size, CONTEXT - 2, random)[:, None],
+        negative_valid=torch.tensor([[True], [False], [True], [True], [True], [True]]),
+        negative_ids=torch.tensor([[20], [21], [22], [23], [24], [1]]),
+        units=units,
+        unit_foils=captions(size * slots, 6, random).view(size, slots, -1),
+        unit_valid=there,
+        foil_valid=foils,
+        unit_ids=numbers,
+        entities=torch.tensor([3, 2, 1, 4, 0, 2]),
+    )
+
+
 class Case(NamedTuple):
     """An objective under settings, with a batch of 6 pairs."""
 
@@ -81,6 +106,10 @@ CASES = {
     "c2lip": Case(["objective=c2lip", "c2lip.xac=0.5"], phrase_batch),
     "c2lip, in boxes": Case(
         ["objective=c2lip", "c2lip.xac=0.5", "c2lip.boxes=true"], lambda: phrase_batch(boxes=True)
+    ),
+    "csclip": Case(["objective=csclip"], unit_batch),
+    "csclip, as released": Case(
+        ["objective=csclip", "csclip.reference=true", "csclip.duplicate_negatives=true"], unit_batch
     ),
     "c2lip, as released": Case(["objective=c2lip", "c2lip.duplicate_negatives=true"], phrase_batch),
 }

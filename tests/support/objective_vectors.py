@@ -17,7 +17,10 @@ from macco.train.clip.towers import pooled_alone
 from macco.train.losses.contrastive import clip_contrast
 from macco.train.losses.sigmoid import own_pairs, sigmoid_contrast, sigmoid_loss
 from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels
+from macco.train.objectives.csclip.model import CsclipModel, Whole
+from macco.train.objectives.csclip.settings import CsclipConfig
 from macco.train.objectives.fsc.losses import focal_hard_negatives, local_scores
+from tests.support.tiny import tiny_clip
 from tests.support.vectors import Row, Vectors, relative
 
 TOLERANCE = 1e-9
@@ -110,10 +113,34 @@ class _Alone(nn.Module):
         return pooled_alone(self.pool, hidden)
 
 
+def csclip(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
+    """CS-CLIP through its model, which is asked for the public code's way with what does not exist."""
+    options, slots = about["kwargs"], x["units"].shape[1] - 1
+    clip = tiny_clip()
+    del clip.logit_scale
+    clip.logit_scale = x["log_scale"]
+    config = CsclipConfig(
+        units=options["lambda_components"], slots=slots, duplicate_negatives=True, reference=True
+    )
+    there = F.pad(x["units"][:, 1:] > 0, (1, 0), value=True)
+    whole = Whole(None, there, x["valid"].bool(), torch.arange(x["units"].numel()), x["available"])
+    features = {
+        "image": x["image"],
+        "text": x["positive"][:, 0],
+        "foil": x["negative"][:, 0],
+        "units": x["positive"][:, 1:],
+        "unit_foils": x["negative"][:, 1:],
+    }
+    losses = CsclipModel(clip, config).across(features, whole)
+    total = options["lambda_full"] * losses["full"] + config.units * losses["units"]
+    return Found(losses | {"total": total})
+
+
 # By an input that only this objective's files have.
 KINDS: dict[str, Case] = {
     "attended": fsc,
     "phrases": c2lip,
+    "positive": csclip,
 }
 
 

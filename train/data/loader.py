@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES
+from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, UNITS
 from macco.pipeline.store import Store
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
@@ -86,6 +86,8 @@ def open_loader(
         raise UserError(
             f"{data.store} has no hard negatives: make them with: macco-train negatives {data.store}"
         )
+    if recipe.reads_units and not store.fs.exists(store.path(UNITS)):
+        raise UserError(f"{data.store} has no units: make them with: macco-train units {data.store}")
     say = log if rank == 0 else lambda line: None
     index = build(store, selection, say, one_caption=data.captions == "one")
     plan = LoaderPlan(
@@ -111,8 +113,10 @@ class Samples:
     """The samples of a plan by epoch and position. Made in the process that uses it."""
 
     def __init__(self, plan: LoaderPlan) -> None:
-        index = plan.index
-        fetch = Fetch(plan.data, index, plan.selection, plan.recipe.negatives, plan.recipe.box_score)
+        index, recipe = plan.index, plan.recipe
+        fetch = Fetch(
+            plan.data, index, plan.selection, recipe.negatives, recipe.box_score, units=recipe.reads_units
+        )
 
         # Closures, not methods: nothing here may refer to itself. A connection that only the garbage collector frees
         # is freed in a forked worker too, where its threads are not, and takes the worker with it.

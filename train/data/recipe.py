@@ -38,6 +38,11 @@ class Recipe(ABC):
         """The least score of the image's boxes that samples bring; None: they bring none."""
         return None
 
+    @property
+    def reads_units(self) -> bool:
+        """Whether samples bring their captions' units."""
+        return False
+
     @abstractmethod
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
         """One sample's part of a batch; raises BrokenImageError."""

@@ -1,7 +1,7 @@
 """The rows of some pieces of the store, fetched by DuckDB and held as columns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION, UNITS
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote, scan
 from macco.train.config import DataConfig
@@ -24,6 +24,15 @@ _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its 
 
 # A number for where an image lies: captions of one image have one.
 _IMAGE = '(hash(s.source, s.member, s."offset") >> 1)::BIGINT'
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of what a caption says: an entity, or a relation with its ends."""
+
+    kind: str
+    text: str
+    foils: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,7 @@ class Sample:
     concepts: list[Grounded]
     negatives: list[str | None]  # of each kind, as far as asked for
     regions: NDArray[np.float32]  # [K, 5]: all distinct boxes of the image, best first, with their scores
+    units: list[Unit] = field(default_factory=list)
 
 
 class Rows:
@@ -54,8 +64,10 @@ class Rows:
         negatives: dict[tuple[int, int], str],
         kinds: int,
         regions: dict[str, Any] | None = None,
+        units: dict[int, list[Unit]] | None = None,
     ) -> None:
         self._samples = samples
+        self._units = units or {}
         self._negatives = negatives
         self._kinds = kinds
         self._concepts = concepts
@@ -76,7 +88,10 @@ class Rows:
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
         first, last = self._region_starts[slot : slot + 2]
         regions = self._regions[first:last]
-        return Sample(**values, concepts=self._grounded(slot), negatives=negatives, regions=regions)
+        units = self._units.get(slot, [])
+        return Sample(
+            **values, concepts=self._grounded(slot), negatives=negatives, regions=regions, units=units
+        )
 
     def _grounded(self, slot: int) -> list[Grounded]:
         first, last = self._box_starts[slot : slot + 2]
@@ -100,12 +115,20 @@ class Fetch:
     """Reads pieces of a store. Made in the process that uses it."""
 
     def __init__(
-        self, data: DataConfig, index: Index, selection: Selection, negatives: int, box_score: float | None
+        self,
+        data: DataConfig,
+        index: Index,
+        selection: Selection,
+        negatives: int,
+        box_score: float | None,
+        *,
+        units: bool = False,
     ) -> None:
-        """box_score: of the boxes that samples bring as regions; None: they bring none."""
+        """box_score: of the boxes that samples bring as regions; None: they bring none. units: they bring those."""
         self._store = Store.open(data.store)
         self._negatives = negatives
         self._box_score = box_score
+        self._with_units = units
         self._index = index
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
@@ -149,7 +172,7 @@ class Fetch:
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
         wrong, regions = self._wrong(shards), self._regions(files)
-        return Rows(samples, concepts, boxes, wrong, self._negatives, regions)
+        return Rows(samples, concepts, boxes, wrong, self._negatives, regions, self._units(shards))
 
     def _regions(self, files: Sequence[str]) -> dict[str, Any] | None:
         """The boxes of the samples' images, whichever caption they were found for."""
@@ -174,6 +197,20 @@ class Fetch:
             f"WHERE kind IN ({', '.join(map(quote, kinds))})"
         ).fetchall()
         return {(slot, kind): caption for slot, kind, caption in found}
+
+    def _units(self, shards: Sequence[str]) -> dict[int, list[Unit]]:
+        """Units by slot."""
+        if not self._with_units:
+            return {}
+        rows = self._connection.execute(
+            "SELECT slot, kind, text, list(foil ORDER BY foil_kind) FILTER (foil IS NOT NULL) "
+            f"FROM {scan(self._store.url, UNITS, sorted(set(shards)))} JOIN _samples USING (sample_id) "
+            "GROUP BY slot, unit, kind, text ORDER BY slot, unit"
+        ).fetchall()
+        found: dict[int, list[Unit]] = {}
+        for slot, kind, text, foils in rows:
+            found.setdefault(slot, []).append(Unit(kind, text, tuple(foils or ())))
+        return found
 
     def _located(self, shards: Sequence[str]) -> str:
         """SQL of the samples with where their images lie: in the cache, if they are there."""

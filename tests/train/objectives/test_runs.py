@@ -10,6 +10,7 @@ from macco.pipeline.store import Store
 from macco.train.clip.load import load_clip
 from macco.train.clip.write import export_open_clip
 from macco.train.data.negatives import write_negatives
+from macco.train.data.units import write_units
 from macco.train.layers import parse, resolve
 from macco.train.loop.run import train
 from macco.train.results.product import export_run
@@ -24,6 +25,7 @@ SETTINGS = [
 RUNS = {
     "fsc": ([], {"contrast", "global", "local"}),
     "c2lip": (["c2lip.boxes=true", "micro_batch=4"], {"contrast", "npc", "xac"}),
+    "csclip": ([], {"full", "units"}),
 }
 
 
@@ -31,6 +33,7 @@ RUNS = {
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = drawn_store(tmp_path_factory.mktemp("drawn"))
     write_negatives(Store.open(url), 0, quiet)
+    write_units(Store.open(url), 0, quiet)
     return url
 
 
