@@ -133,6 +133,8 @@ NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "r
 # foil); an entity is an object with its adjectives, the other kind of unit a relation with its ends.
 UNITS: Final = "units"
 ENTITY: Final = "entity"
+# Captions that say the same, made elsewhere, lie in STORE/paraphrases/<shard>.parquet (sample_id, caption).
+PARAPHRASES: Final = "paraphrases"
 
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 
