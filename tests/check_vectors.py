@@ -157,10 +157,10 @@ def kind(vectors: Vectors) -> Callable[[Vectors], list[Row]]:
     """Which check a file asks for."""
     if "input.texts" in vectors.tensors:
         return macco
-    if any(name.endswith(".logits") for name in vectors.tensors):
-        return cacr
     if objective_vectors.knows(vectors):
         return objective_vectors.rows
+    if any(name.endswith(".logits") for name in vectors.tensors):
+        return cacr
     raise SystemExit("not a file of reference vectors that this check knows")
 
 

@@ -23,6 +23,7 @@ OBJECTIVES: Final = {
     "fsc": "fsc",
     "c2lip": "c2lip",
     "csclip": "csclip",
+    "read": "read",
 }
 
 Count = Annotated[int, Field(ge=0)]

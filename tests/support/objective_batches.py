@@ -12,6 +12,7 @@ from macco.train.data.recipe import number
 from macco.train.data.texts import TextSet
 from macco.train.objectives.c2lip.batches import PhraseBatch
 from macco.train.objectives.csclip.batches import UnitBatch
+from macco.train.objectives.read.batches import SiblingBatch
 from tests.support.tiny import CONTEXT, PATCH, SIZE, VOCABULARY
 
 PATCHES = (SIZE // PATCH) ** 2
@@ -94,8 +95,23 @@ def unit_batch(size: int = 6, slots: int = 2) -> UnitBatch:
     )
 
 
+def sibling_batch(size: int = 6) -> SiblingBatch:
+    """Pair 1 has no other caption; labels are unlike in length; hard negatives as in `hard_batch`."""
+    random = torch.Generator().manual_seed(6)
+    labels = torch.randint(3, 200, (size, 7), generator=random)
+    for row, length in enumerate([3, 0, 7, 5, 2, 6][:size]):
+        labels[row, length:] = -100
+    hard = hard_batch(size, 2)
+    return SiblingBatch(
+        **vars(hard),
+        paraphrases=captions(size, CONTEXT - 3, random),
+        paraphrase_valid=torch.tensor([True, False, True, True, True, True][:size]),
+        labels=labels,
+    )
+
+
 class Case(NamedTuple):
-    """An objective under settings, with a batch of 6 pairs."""
+    """An objective under settings, in which {t5} is the folder of a T5, with a batch of 6 pairs."""
 
     settings: list[str]
     batch: Callable[[], Batch]
@@ -111,5 +127,6 @@ CASES = {
     "csclip, as released": Case(
         ["objective=csclip", "csclip.reference=true", "csclip.duplicate_negatives=true"], unit_batch
     ),
+    "read": Case(["objective=read", "read.decoder={t5}"], sibling_batch),
     "c2lip, as released": Case(["objective=c2lip", "c2lip.duplicate_negatives=true"], phrase_batch),
 }

@@ -4,14 +4,18 @@ A case has `input.X`, `loss.TERM`, `grad.TERM.X` and `extra.X`; what was compute
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from macco.train.clip.towers import pooled_alone
 from macco.train.losses.contrastive import clip_contrast
@@ -20,6 +24,8 @@ from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels
 from macco.train.objectives.csclip.model import CsclipModel, Whole
 from macco.train.objectives.csclip.settings import CsclipConfig
 from macco.train.objectives.fsc.losses import focal_hard_negatives, local_scores
+from macco.train.objectives.read.decoder import IGNORED, Decoder
+from macco.train.objectives.read.losses import alignment, reconstruction
 from tests.support.tiny import tiny_clip
 from tests.support.vectors import Row, Vectors, relative
 
@@ -136,11 +142,62 @@ def csclip(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
     return Found(losses | {"total": total})
 
 
+def read(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
+    """READ-CLIP: captions, then the negatives of each; features are not normalised. The decoder is a small T5."""
+    count, weights, scale = len(x["image"]), about["weights"], x["log_scale"].exp()
+    image, paraphrases = (F.normalize(x[name], dim=-1) for name in ("image", "paraphrase"))
+    text = F.normalize(x["text"], dim=-1)
+    captions, negatives = text[:count], text[count:] if about["negatives"] else None
+    memory, labels = x["pooled"] @ x["projection"].T, x["labels"]
+    with _double():
+        decoder = _decoder(vectors)
+        logits = decoder(memory, labels)
+        everywhere = decoder(memory, torch.where(labels == IGNORED, 0, labels)).view(*labels.shape, -1)
+    asked = labels[labels != IGNORED]
+    losses = {
+        "contrast": clip_contrast(
+            captions[None], image[None], captions[None], image[None], scale, negatives=negatives
+        ),
+        "reconstruction": reconstruction(logits, asked, len(asked)),
+        "alignment": alignment(
+            paraphrases, captions, scale, 0, torch.ones(count, dtype=torch.bool), float(count)
+        ),
+    }
+    total = losses["contrast"] + sum(weights[name] * losses[name] for name in weights)
+    return Found(losses | {"total": total}, {"memory": memory, "logits": everywhere})
+
+
+def _decoder(vectors: Vectors) -> Decoder:
+    """The decoder of a file: built from its settings, its head its own."""
+    settings = json.loads(vectors.metadata["about"])["t5"]
+    t5 = T5ForConditionalGeneration(T5Config(**settings)).eval()
+    t5.lm_head = nn.Linear(settings["d_model"], settings["vocab_size"], bias=False)
+    missing, unknown = t5.load_state_dict(vectors.under("weight."), strict=False)
+    if unknown or any(name.startswith(("decoder", "lm_head")) for name in missing):
+        raise SystemExit(f"these weights are not the decoder's: {[*unknown, *missing]}")
+    return Decoder(t5).double()
+
+
+@contextmanager
+def _double() -> Iterator[None]:
+    """T5's norm, and its softmax in some versions, without the library's detour by float32."""
+
+    def norm(self: Any, x: Tensor) -> Tensor:
+        scaled: Tensor = (
+            self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        )
+        return scaled
+
+    with patch.object(T5LayerNorm, "forward", norm), patch.object(Tensor, "float", Tensor.double):
+        yield
+
+
 # By an input that only this objective's files have.
 KINDS: dict[str, Case] = {
     "attended": fsc,
     "phrases": c2lip,
     "positive": csclip,
+    "paraphrase": read,
 }
 
 

@@ -43,6 +43,11 @@ class Recipe(ABC):
         """Whether samples bring their captions' units."""
         return False
 
+    @property
+    def reads_siblings(self) -> bool:
+        """Whether samples bring other captions that say the same."""
+        return False
+
     @abstractmethod
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
         """One sample's part of a batch; raises BrokenImageError."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION, UNITS
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, PARAPHRASES, RELATION, UNITS
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote, scan
 from macco.train.config import DataConfig
@@ -51,6 +51,8 @@ class Sample:
     negatives: list[str | None]  # of each kind, as far as asked for
     regions: NDArray[np.float32]  # [K, 5]: all distinct boxes of the image, best first, with their scores
     units: list[Unit] = field(default_factory=list)
+    siblings: list[str] = field(default_factory=list)  # other captions of the image
+    paraphrases: list[str] = field(default_factory=list)  # of the caption, made elsewhere
 
 
 class Rows:
@@ -65,9 +67,13 @@ class Rows:
         kinds: int,
         regions: dict[str, Any] | None = None,
         units: dict[int, list[Unit]] | None = None,
+        siblings: dict[int, list[str]] | None = None,
+        paraphrases: dict[int, list[str]] | None = None,
     ) -> None:
         self._samples = samples
-        self._units = units or {}
+        self._by_slot: dict[str, dict[int, Any]] = {
+            "units": units or {}, "siblings": siblings or {}, "paraphrases": paraphrases or {},
+        }  # fmt: skip
         self._negatives = negatives
         self._kinds = kinds
         self._concepts = concepts
@@ -88,10 +94,8 @@ class Rows:
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
         first, last = self._region_starts[slot : slot + 2]
         regions = self._regions[first:last]
-        units = self._units.get(slot, [])
-        return Sample(
-            **values, concepts=self._grounded(slot), negatives=negatives, regions=regions, units=units
-        )
+        values |= {name: of.get(slot, []) for name, of in self._by_slot.items()}
+        return Sample(**values, concepts=self._grounded(slot), negatives=negatives, regions=regions)
 
     def _grounded(self, slot: int) -> list[Grounded]:
         first, last = self._box_starts[slot : slot + 2]
@@ -123,12 +127,16 @@ class Fetch:
         box_score: float | None,
         *,
         units: bool = False,
+        siblings: bool = False,
     ) -> None:
-        """box_score: of the boxes that samples bring as regions; None: they bring none. units: they bring those."""
+        """box_score: of the boxes that samples bring as regions; None: they bring none. units: they bring those.
+
+        siblings: they bring the other captions of their image, as far as those are selected, and paraphrases.
+        """
         self._store = Store.open(data.store)
         self._negatives = negatives
         self._box_score = box_score
-        self._with_units = units
+        self._with_units, self._with_siblings = units, siblings
         self._index = index
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
@@ -172,7 +180,9 @@ class Fetch:
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
         wrong, regions = self._wrong(shards), self._regions(files)
-        return Rows(samples, concepts, boxes, wrong, self._negatives, regions, self._units(shards))
+        siblings, paraphrases = self._siblings(files), self._paraphrases(shards)
+        units = self._units(shards)
+        return Rows(samples, concepts, boxes, wrong, self._negatives, regions, units, siblings, paraphrases)
 
     def _regions(self, files: Sequence[str]) -> dict[str, Any] | None:
         """The boxes of the samples' images, whichever caption they were found for."""
@@ -211,6 +221,30 @@ class Fetch:
         for slot, kind, text, foils in rows:
             found.setdefault(slot, []).append(Unit(kind, text, tuple(foils or ())))
         return found
+
+    def _siblings(self, files: Sequence[str]) -> dict[int, list[str]]:
+        """The other captions of each slot's image."""
+        if not self._with_siblings:
+            return {}
+        selected = (
+            f"SELECT * FROM {scan(self._store.url, 'samples', files)} WHERE {self._selection.all('samples')}"
+        )
+        rows = self._connection.execute(
+            f"SELECT slot, list(o.caption ORDER BY o.caption_id) FROM ({selected}) o "
+            "JOIN _samples s USING (dataset, shard, key) WHERE o.caption_id <> s.caption_id GROUP BY slot"
+        ).fetchall()
+        return dict(rows)
+
+    def _paraphrases(self, shards: Sequence[str]) -> dict[int, list[str]]:
+        """Paraphrases of each slot's caption, where the store has any."""
+        if not self._with_siblings or not self._store.exists(PARAPHRASES):
+            return {}
+        rows = self._connection.execute(
+            "SELECT slot, list(p.caption ORDER BY p.caption) "
+            f"FROM {scan(self._store.url, PARAPHRASES, sorted(set(shards)))} p JOIN _samples USING (sample_id) "
+            "GROUP BY slot"
+        ).fetchall()
+        return dict(rows)
 
     def _located(self, shards: Sequence[str]) -> str:
         """SQL of the samples with where their images lie: in the cache, if they are there."""

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Model(nn.Module, ABC):
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
+        self._beside: list[nn.Module] = []
         self.clip: Any = clip
         self.text = Text(clip)
         visual: Any = clip.visual
@@ -28,6 +30,20 @@ class Model(nn.Module, ABC):
         mean, std = pixel_statistics(visual)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def beside(self, module: nn.Module) -> Callable[..., Any]:
+        """Keep a module that nothing trains: it moves with the model, but is in no state, optimizer or export.
+
+        Returns its forward pass.
+        """
+        self._beside.append(module.requires_grad_(False))
+        return module.__call__
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for module in self._beside:
+            module._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def image_size(self) -> int:

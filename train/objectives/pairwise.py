@@ -48,7 +48,7 @@ class PairModel(Model, Generic[B, E, W]):
         """
 
     def within(self, batch: B, features: Features, seen: E, whole: W) -> Losses:
-        """The losses of each pair alone, unweighted; their sums over micro-batches are this rank's."""
+        """The losses of each pair alone, unweighted, inside autocast; their sums over micro-batches are this rank's."""
         return {}
 
     def encoded_images(self, batch: B) -> Encoded:
@@ -70,7 +70,8 @@ class PairModel(Model, Generic[B, E, W]):
         features, seen = self.encode(batch)
         whole = self.whole([batch])
         with torch.autocast(batch.tokens.device.type, enabled=False):
-            losses = self.across(features, whole) | self.within(batch, features, seen, whole)
+            losses = self.across(features, whole)
+        losses |= self.within(batch, features, seen, whole)
         return losses | {"loss": self.weighted(losses)}
 
 
@@ -90,15 +91,11 @@ class PairObjective(Objective[M, B]):
             features, seen = model.encode(part)
             return features, (features, seen)
 
-        def within(part: B, seen: tuple[Features, Any]) -> Losses:
-            with torch.autocast(device.type, enabled=False):
-                return model.within(part, *seen, whole)
-
         return accumulate.backward(
             batches,
             encode=encode,
             across=lambda features: model.across(features, whole),
-            within=within,
+            within=lambda part, seen: model.within(part, *seen, whole),
             weighted=model.weighted,
             precision=precision,
         )

@@ -1,5 +1,6 @@
 """A run of each objective: it goes on bit-equal, and ends in a plain CLIP."""
 
+import json
 from pathlib import Path
 
 import open_clip
@@ -9,6 +10,7 @@ import torch
 from macco.pipeline.store import Store
 from macco.train.clip.load import load_clip
 from macco.train.clip.write import export_open_clip
+from macco.train.data.elsewhere import import_texts
 from macco.train.data.negatives import write_negatives
 from macco.train.data.units import write_units
 from macco.train.layers import parse, resolve
@@ -16,6 +18,7 @@ from macco.train.loop.run import train
 from macco.train.results.product import export_run
 from macco.train.runs.metrics import read as read_metrics
 from tests.support.drawn import drawn_store
+from tests.support.tiny_t5 import write_t5
 from tests.train.loop.test_train_run import CLIP, after, equal, never, quiet, state
 
 SETTINGS = [
@@ -26,6 +29,7 @@ RUNS = {
     "fsc": ([], {"contrast", "global", "local"}),
     "c2lip": (["c2lip.boxes=true", "micro_batch=4"], {"contrast", "npc", "xac"}),
     "csclip": ([], {"full", "units"}),
+    "read": (["read.decoder={t5}", "micro_batch=4"], {"contrast", "reconstruction", "alignment"}),
 }
 
 
@@ -34,6 +38,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = drawn_store(tmp_path_factory.mktemp("drawn"))
     write_negatives(Store.open(url), 0, quiet)
     write_units(Store.open(url), 0, quiet)
+    ids = [row["sample_id"] for row in Store.open(url).table("samples", "00000").to_pylist()]
+    file = tmp_path_factory.mktemp("texts") / "paraphrases.jsonl"
+    file.write_text("\n".join(json.dumps({"sample_id": one, "paraphrases": ["A dog rests."]}) for one in ids))
+    import_texts(Store.open(url), str(file), quiet)
     return url
 
 
@@ -50,6 +58,8 @@ def test_a_run_goes_on_bit_equal_and_exports_a_plain_clip(
     name: str, store: str, clip: str, tmp_path: Path
 ) -> None:
     own, losses = RUNS[name]
+    t5 = write_t5(tmp_path / "t5")
+    own = [each.replace("{t5}", t5) for each in own]
     given = [f"objective={name}", f"data.store={store}", f"model.name={clip}", *own]
     config = resolve(parse([*SETTINGS, *given]))
     assert train(config, tmp_path / "whole", never, quiet)

@@ -17,19 +17,26 @@ from macco.train.layers import parse, resolve
 from macco.train.objectives.objective import Step, load_objective
 from tests.support.objective_batches import CASES
 from tests.support.tiny import gradients, tiny_clip
+from tests.support.tiny_t5 import write_t5
 
 HALF = 3
 Found = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
-def step(name: str, batch: Any, micro: int = 0) -> Found:
+def step(name: str, batch: Any, t5: str, micro: int = 0) -> Found:
     """Losses and gradients of a step, of all ranks."""
-    objective = load_objective(resolve(parse([*CASES[name].settings, f"micro_batch={micro}"])))
+    settings = [each.replace("{t5}", t5) for each in CASES[name].settings]
+    objective = load_objective(resolve(parse([*settings, f"micro_batch={micro}"])))
     torch.manual_seed(1)
     model = objective.model(tiny_clip()).double()
     losses = objective.gradients(model, batch, Step(0, 1), nullcontext)
     ranks.average_gradients(model.parameters())
     return {loss: ranks.mean(value) for loss, value in losses.items()}, gradients(model)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_t5(tmp_path_factory.mktemp("t5"))
 
 
 def assert_close(found: Found, expected: Found) -> None:
@@ -42,32 +49,32 @@ def assert_close(found: Found, expected: Found) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_micro_batches_change_nothing_but_memory(name: str, size: int) -> None:
-    whole = step(name, CASES[name].batch())
+def test_micro_batches_change_nothing_but_memory(name: str, size: int, t5: str) -> None:
+    whole = step(name, CASES[name].batch(), t5)
     assert all(value.isfinite() and value != 0 for value in whole[0].values())
-    assert_close(step(name, CASES[name].batch(), size), whole)
+    assert_close(step(name, CASES[name].batch(), t5, size), whole)
 
 
-def worker(rank: int, port: int, folder: str) -> None:
+def worker(rank: int, port: int, folder: str, t5: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     found = {}
     for name, case in CASES.items():
         half = list(case.batch().split(HALF))[rank]
-        found[name] = [step(name, half), step(name, half, 2)]
+        found[name] = [step(name, half, t5), step(name, half, t5, 2)]
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.processes
-def test_two_ranks_are_one(tmp_path: Path) -> None:
+def test_two_ranks_are_one(tmp_path: Path, t5: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    mp.spawn(worker, args=(port, str(tmp_path), t5), nprocs=2)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for name, case in CASES.items():
             for each in found[name]:
-                assert_close(each, step(name, case.batch()))
+                assert_close(each, step(name, case.batch(), t5))

@@ -78,6 +78,10 @@ class FscModel(PairModel[Batch, Encodings, Whole]):
 
     def within(self, batch: Batch, features: Features, seen: Encodings, whole: Whole) -> Losses:
         """The losses on each pair's own hard negatives, unweighted."""
+        with torch.autocast(batch.tokens.device.type, enabled=False):
+            return self._hard(batch, features, seen, whole)
+
+    def _hard(self, batch: Batch, features: Features, seen: Encodings, whole: Whole) -> Losses:
         c, losses = self.config, Losses()
         if not c.candidates or batch.negative_valid is None:
             return losses
