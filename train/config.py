@@ -24,6 +24,7 @@ OBJECTIVES: Final = {
     "c2lip": "c2lip",
     "csclip": "csclip",
     "read": "read",
+    "degla": "degla",
 }
 
 Count = Annotated[int, Field(ge=0)]
@@ -118,6 +119,19 @@ class ValidationConfig:
     samples: int = 5000  # at most, whole batches
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, which the CLIP that learns is kept near: a term beside any objective of a plain CLIP."""
+
+    weight: Weight = (
+        0.0  # of the squared distances, summed over all features of a step; DeGLA: 0.005; 0: no teacher
+    )
+    teacher: Literal["averaged", "frozen"] = (
+        "averaged"  # a moving average that begins at the start; or the start
+    )
+    decay: Share = 0.9996  # of that average, per step
+
+
 class ObjectiveSettings:
     """What an objective's own settings say of it, before anything of it is imported."""
 
@@ -143,6 +157,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     own: Mapping[str, Any]  # the objectives' own settings by group; config.method is config.own["method"]
     masks: MaskConfig = field(default_factory=MaskConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

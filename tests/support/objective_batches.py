@@ -128,5 +128,9 @@ CASES = {
         ["objective=csclip", "csclip.reference=true", "csclip.duplicate_negatives=true"], unit_batch
     ),
     "read": Case(["objective=read", "read.decoder={t5}"], sibling_batch),
+    "degla": Case(
+        ["objective=degla", "degla.negatives=2", "distill.weight=0.005"], lambda: hard_batch(kinds=2)
+    ),
+    "csclip, taught": Case(["objective=csclip", "distill.weight=0.01", "distill.teacher=frozen"], unit_batch),
     "c2lip, as released": Case(["objective=c2lip", "c2lip.duplicate_negatives=true"], phrase_batch),
 }

@@ -19,10 +19,12 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from macco.train.clip.towers import pooled_alone
 from macco.train.losses.contrastive import clip_contrast
+from macco.train.losses.distillation import distillation
 from macco.train.losses.sigmoid import own_pairs, sigmoid_contrast, sigmoid_loss
 from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels
 from macco.train.objectives.csclip.model import CsclipModel, Whole
 from macco.train.objectives.csclip.settings import CsclipConfig
+from macco.train.objectives.degla.losses import image_grounded, text_grounded
 from macco.train.objectives.fsc.losses import focal_hard_negatives, local_scores
 from macco.train.objectives.read.decoder import IGNORED, Decoder
 from macco.train.objectives.read.losses import alignment, reconstruction
@@ -133,7 +135,7 @@ def csclip(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
     features = {
         "image": x["image"],
         "text": x["positive"][:, 0],
-        "foil": x["negative"][:, 0],
+        "negatives": x["negative"][:, :1],
         "units": x["positive"][:, 1:],
         "unit_foils": x["negative"][:, 1:],
     }
@@ -192,12 +194,39 @@ def _double() -> Iterator[None]:
         yield
 
 
+def degla(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
+    """DeGLA: captions, then the negatives of each, caption by caption."""
+    count, options = len(x["image"]), about["kwargs"]
+    image, scale = x["image"], x["scale"]
+    texts, taught = (
+        torch.cat([each[:count, None], each[count:].view(count, options["neg_text"], -1)], 1)
+        for each in (x["text"], x["teacher_text"])
+    )
+    there = torch.ones(texts.shape[:2], dtype=torch.bool)
+    captions = texts[:, 0][None]
+    losses = {
+        "text_grounded": text_grounded(texts, taught[:, 0], there, float(count), reference=True),
+        "image_grounded": image_grounded(image, texts, there, float(count), scale),
+        "distillation": distillation(image, texts, x["teacher_image"], taught, there),
+    }
+    negatives = texts[:, 1:].flatten(0, 1)
+    contrast = clip_contrast(captions, image[None], captions, image[None], scale, negatives=negatives)
+    weights = {
+        "text_grounded": options["text_local_weight"],
+        "image_grounded": options["image_local_weight"],
+        "distillation": options["distill_weight"],
+    }
+    total = contrast + sum(weights[name] * loss for name, loss in losses.items())
+    return Found(losses | {"total": total})
+
+
 # By an input that only this objective's files have.
 KINDS: dict[str, Case] = {
     "attended": fsc,
     "phrases": c2lip,
     "positive": csclip,
     "paraphrase": read,
+    "teacher_image": degla,
 }
 
 

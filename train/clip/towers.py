@@ -252,6 +252,11 @@ class Text:
         return torch.cat([self.padded(tokens, length) for tokens in sets])
 
 
+def wide(x: Tensor) -> Tensor:
+    """Float32 where the tensor is narrower."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def pooled_alone(pool: Any, hidden: Tensor) -> Tensor:
     """What timm's attention pooling makes of each token [B, N, W] if it were the only one, [B, N, W']."""
     placed = hidden if pool.pos_embed is None else hidden + pool.pos_embed.to(hidden.dtype)

@@ -124,6 +124,20 @@ class Recipe(ABC):
         return padded
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Recipe):
+    """Crops and captions, each with the hard negatives that it has."""
+
+    def make(self, sample: Sample, random: np.random.Generator) -> Any:
+        image, _ = self.crop(sample, random)
+        hard = self.hard_negatives(sample)
+        return (sample.id, sample.image), image, self.tokenize(sample.caption).ids, hard
+
+    def collate(self, made: list[Any]) -> Batch:
+        names, images, tokens, hard = zip(*made, strict=True)
+        return Batch(**self.pairs(names, images, tokens, hard))
+
+
 def number(tokens: Any) -> int:
     """A number for a caption's token ids: captions that the model cannot tell apart have one."""
     return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), signed=True)

@@ -25,6 +25,8 @@ def build_model(objective: Objective[Any, Any], clip: nn.Module, device: torch.d
     model = objective.model(clip)
     if config.model.predictors:
         take_predictors(model, Path(config.model.predictors))
+    if config.distill.weight:
+        model.teach(config.distill)
     model.to(device)
     ranks.broadcast(model)
     return model
@@ -111,6 +113,7 @@ class State:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.after_step()
+        self.model.follow()
         if self.ema is not None:
             self.ema.update_parameters(self.model.clip)
         self.step += 1

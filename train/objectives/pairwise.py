@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from macco.train.clip.towers import Encoded
+from macco.train.clip.towers import Encoded, wide
 from macco.train.data.batch import Batch
-from macco.train.losses.pairs import PairIds
+from macco.train.distributed import ranks
+from macco.train.losses.contrastive import clip_contrast
+from macco.train.losses.pairs import PairIds, same, true_negatives
 from macco.train.objectives import accumulate
 from macco.train.objectives.accumulate import Features, Losses
-from macco.train.objectives.model import Model, wide
+from macco.train.objectives.model import Model
 from macco.train.objectives.objective import Objective, Precision, Step
 
 B = TypeVar("B", bound=Batch)
@@ -61,9 +63,29 @@ class PairModel(Model, Generic[B, E, W]):
         found = self.text.encode(self.text.embed(tokens), self.text.ends(tokens)).cls
         return list(torch.split(F.normalize(wide(found), dim=-1), [len(one) for one in sets]))
 
+    def hard_contrast(self, features: Features, ids: PairIds | None, exist: Tensor | None) -> Tensor:
+        """NegCLIP's contrast of "image" and "text" [b, D], with "negatives" [b, K, D] where there are any.
+
+        ids: of this rank's pairs; exist: [b, K] bool, which hard negatives do.
+        """
+        text, image = features["text"], features["image"]
+        first, every_id = ranks.rank() * len(text), None if ids is None else ids.gathered()
+        shared = None if ids is None or every_id is None else same(ids, every_id, first)
+        negatives = valid = None
+        if "negatives" in features and exist is not None:
+            negatives = ranks.gather(features["negatives"]).flatten(0, 1)
+            valid = ranks.gather(exist.int()).bool().flatten()
+            if ids is not None and every_id is not None and every_id.negatives is not None:
+                valid = valid & true_negatives(ids, every_id, every_id.negatives.flatten())
+        every_text, every_image = (ranks.gather(x)[None] for x in (text, image))
+        return clip_contrast(
+            text[None], image[None], every_text, every_image, self.scale(), first, negatives, valid, shared
+        )
+
     def weighted(self, losses: Losses) -> Tensor:
         """The weighted sum of losses."""
-        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+        weights = {**self.weights, **self.shared_weights}
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
     def forward(self, batch: B) -> Losses:
         """All losses of one batch, unweighted, and "loss", their weighted sum."""
@@ -71,7 +93,7 @@ class PairModel(Model, Generic[B, E, W]):
         whole = self.whole([batch])
         with torch.autocast(batch.tokens.device.type, enabled=False):
             losses = self.across(features, whole)
-        losses |= self.within(batch, features, seen, whole)
+        losses |= self.within(batch, features, seen, whole) | self.taught(batch, features, whole)
         return losses | {"loss": self.weighted(losses)}
 
 
@@ -95,7 +117,7 @@ class PairObjective(Objective[M, B]):
             batches,
             encode=encode,
             across=lambda features: model.across(features, whole),
-            within=lambda part, seen: model.within(part, *seen, whole),
+            within=lambda part, seen: model.within(part, *seen, whole) | model.taught(part, seen[0], whole),
             weighted=model.weighted,
             precision=precision,
         )
@@ -113,3 +135,16 @@ def pair_ids(batches: Sequence[Batch]) -> PairIds | None:
 
     image, caption = joined("image_ids"), joined("caption_ids")
     return None if image is None or caption is None else PairIds(image, caption, joined("negative_ids"))
+
+
+def existing_negatives(batches: Sequence[Batch]) -> Tensor | None:
+    """Which hard negatives of micro-batches exist, [b, K] bool; None where there are none at all."""
+    found = [batch.negative_valid for batch in batches if batch.negative_valid is not None]
+    return torch.cat(found) if found else None
+
+
+def rows_with_negatives(batches: Sequence[Batch]) -> Tensor:
+    """Pairs with a hard negative: all micro-batches, all ranks, divided by the ranks; never 0."""
+    exist = existing_negatives(batches)
+    count = batches[0].tokens.new_zeros(()) if exist is None else exist.any(1).sum()
+    return ranks.mean(count.float()).clamp(min=1 / ranks.world())

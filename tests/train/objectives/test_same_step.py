@@ -14,6 +14,7 @@ from torch import Tensor
 
 from macco.train.distributed import ranks
 from macco.train.layers import parse, resolve
+from macco.train.loop.state import build_model
 from macco.train.objectives.objective import Step, load_objective
 from tests.support.objective_batches import CASES
 from tests.support.tiny import gradients, tiny_clip
@@ -23,12 +24,20 @@ HALF = 3
 Found = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
+def move(model: Any) -> None:
+    """Away from its start, so that a teacher has something to say."""
+    random = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.clip.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=random, dtype=parameter.dtype)
+
+
 def step(name: str, batch: Any, t5: str, micro: int = 0) -> Found:
     """Losses and gradients of a step, of all ranks."""
     settings = [each.replace("{t5}", t5) for each in CASES[name].settings]
     objective = load_objective(resolve(parse([*settings, f"micro_batch={micro}"])))
-    torch.manual_seed(1)
-    model = objective.model(tiny_clip()).double()
+    model = build_model(objective, tiny_clip(), torch.device("cpu")).double()
+    move(model)
     losses = objective.gradients(model, batch, Step(0, 1), nullcontext)
     ranks.average_gradients(model.parameters())
     return {loss: ranks.mean(value) for loss, value in losses.items()}, gradients(model)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from macco.train.clip.towers import wide
 from macco.train.data.texts import TextSet, joined
 from macco.train.distributed import ranks
 from macco.train.losses.pairs import PairIds, same
@@ -15,7 +16,6 @@ from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.c2lip.batches import PhraseBatch
 from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels, told
 from macco.train.objectives.c2lip.settings import C2lipConfig
-from macco.train.objectives.model import wide
 from macco.train.objectives.pairwise import PairModel, pair_ids
 
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from macco.train.clip.towers import wide
 from macco.train.distributed import ranks
 from macco.train.losses.pairs import PairIds, same, true_negatives
 from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.csclip.batches import UnitBatch
 from macco.train.objectives.csclip.losses import Pairing, foil_contrast, true_of
 from macco.train.objectives.csclip.settings import CsclipConfig
-from macco.train.objectives.model import wide
 from macco.train.objectives.pairwise import PairModel, pair_ids
 
 
@@ -42,7 +42,8 @@ class CsclipModel(PairModel[UnitBatch, None, Whole]):
     def encode(self, batch: UnitBatch) -> tuple[Features, None]:
         assert batch.negatives is not None
         features = {"image": F.normalize(wide(self.encoded_images(batch).cls), dim=-1)}
-        features["text"], features["foil"] = self.encoded_texts(batch.tokens, batch.negatives[:, 0])
+        features["text"], foils = self.encoded_texts(batch.tokens, batch.negatives[:, 0])
+        features["negatives"] = foils[:, None]
         if self.config.units:
             # Two passes: units are a third as long as captions.
             both = self.encoded_texts(batch.units.flatten(0, 1), batch.unit_foils.flatten(0, 1))
@@ -81,7 +82,9 @@ class CsclipModel(PairModel[UnitBatch, None, Whole]):
             foils = foils & true_negatives(ids, every_id, every_id.negatives[:, 0])
         full = pairing(text, 0, shared, shared)
         losses = {
-            "full": foil_contrast(full, scale, counts[:, 0], rows[0], ranks.gather(features["foil"]), foils)
+            "full": foil_contrast(
+                full, scale, counts[:, 0], rows[0], ranks.gather(features["negatives"])[:, 0], foils
+            )
         }
         if not c.units:
             return losses

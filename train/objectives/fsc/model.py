@@ -9,16 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.towers import Encoded
+from macco.train.clip.towers import Encoded, wide
 from macco.train.data.batch import Batch
-from macco.train.distributed import ranks
-from macco.train.losses.contrastive import clip_contrast
-from macco.train.losses.pairs import PairIds, same
+from macco.train.losses.pairs import PairIds
 from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.fsc.losses import focal_hard_negatives, local_scores
 from macco.train.objectives.fsc.settings import FscConfig
-from macco.train.objectives.model import wide
-from macco.train.objectives.pairwise import PairModel, pair_ids
+from macco.train.objectives.pairwise import PairModel, pair_ids, rows_with_negatives
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,7 @@ class FscModel(PairModel[Batch, Encodings, Whole]):
 
     def across(self, features: Features, whole: Whole) -> Losses:
         """CLIP's own contrast, of this rank's features against those of all ranks."""
-        text, image = features["text"], features["image"]
-        first, ids = ranks.rank() * len(text), whole.ids
-        shared = None if ids is None else same(ids, ids.gathered(), first)
-        every_text, every_image = (ranks.gather(x)[None] for x in (text, image))
-        loss = clip_contrast(
-            text[None], image[None], every_text, every_image, self.scale(), first, same=shared
-        )
-        return {"contrast": loss}
+        return {"contrast": self.hard_contrast(features, whole.ids, None)}
 
     def within(self, batch: Batch, features: Features, seen: Encodings, whole: Whole) -> Losses:
         """The losses on each pair's own hard negatives, unweighted."""
@@ -107,10 +97,3 @@ class FscModel(PairModel[Batch, Encodings, Whole]):
         )
         patches = wide(encodings.image.tokens[:, self.image.prefix :])
         return local_scores(patches, tokens, shown, scale, reference=self.config.reference)
-
-
-def rows_with_negatives(batches: Sequence[Batch]) -> Tensor:
-    """Pairs with a hard negative: all batches, all ranks, divided by the ranks; never 0."""
-    found = [batch.negative_valid.any(1).sum() for batch in batches if batch.negative_valid is not None]
-    count = torch.stack(found).sum().float() if found else batches[0].tokens.new_zeros((), dtype=torch.float)
-    return ranks.mean(count).clamp(min=1 / ranks.world())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.towers import Encoded, encode_both
+from macco.train.clip.towers import Encoded, encode_both, wide
 from macco.train.distributed import ranks
 from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
@@ -25,7 +25,7 @@ from macco.train.objectives.macco.attention import (
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
 from macco.train.objectives.macco.settings import Method
-from macco.train.objectives.model import Model, wide
+from macco.train.objectives.model import Model
 from macco.train.objectives.pairwise import pair_ids
 
 
@@ -138,6 +138,11 @@ class Macco(Model):
         if e.negatives is not None:
             stacked = torch.cat([stacked, e.negatives], dim=1)
         return F.normalize(wide(stacked), dim=-1)
+
+    def plain(self, features: Tensor) -> dict[str, Tensor]:
+        """Of the features [b, V, D] those of images, captions and hard negatives as they are, by name."""
+        views = features.shape[1] - self.method.negatives
+        return {"text": features[:, 0], "image": features[:, 1], "negatives": features[:, views:]}
 
     def contrastive(
         self, features: Tensor, negative_valid: Tensor | None = None, ids: PairIds | None = None
@@ -303,11 +308,13 @@ class Macco(Model):
             losses = self.contrastive(self.features(encodings), batch.negative_valid, self.pair_ids([batch]))
         samples = samples or masked_samples([batch], pixels.device)
         losses |= self.reconstruction(batch, encodings, pixels, samples)
+        losses |= self.taught(batch, self.plain(self.features(encodings)))
         return losses | {"loss": self.weighted(losses)}
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the losses that are on."""
-        return torch.stack([getattr(self.method, name) * loss for name, loss in losses.items()]).sum()
+        weights = vars(self.method) | self.shared_weights
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 def masked_samples(batches: Sequence[MaskedBatch], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
+from macco.train.clip.towers import wide
 from macco.train.distributed import ranks
-from macco.train.losses.contrastive import clip_contrast
-from macco.train.losses.pairs import PairIds, same, true_negatives
+from macco.train.losses.pairs import PairIds, same
 from macco.train.objectives.accumulate import Features, Losses
-from macco.train.objectives.model import wide
-from macco.train.objectives.pairwise import PairModel, pair_ids
+from macco.train.objectives.pairwise import PairModel, existing_negatives, pair_ids
 from macco.train.objectives.read.batches import SiblingBatch
 from macco.train.objectives.read.decoder import IGNORED, load_decoder
 from macco.train.objectives.read.losses import alignment, reconstruction
@@ -76,42 +75,27 @@ class ReadModel(PairModel[SiblingBatch, Tensor, Whole]):
 
     def whole(self, batches: Sequence[SiblingBatch]) -> Whole:
         ids = None if self.config.duplicate_negatives else pair_ids(batches)
-        exist = [batch.negative_valid for batch in batches if batch.negative_valid is not None]
         paraphrases = torch.cat([batch.paraphrase_valid for batch in batches])
         tokens = torch.stack([(batch.labels != IGNORED).sum() for batch in batches]).sum()
         counts = torch.stack([paraphrases.sum(), tokens]).float()
         rows, labels = ranks.mean(counts).clamp(min=1 / ranks.world()).unbind()
-        return Whole(ids, torch.cat(exist) if exist else None, paraphrases, rows, labels)
+        return Whole(ids, existing_negatives(batches), paraphrases, rows, labels)
 
     def across(self, features: Features, whole: Whole) -> Losses:
         """NegCLIP's contrast and the alignment: this rank's features against those of all ranks."""
-        text, image, scale, ids = features["text"], features["image"], self.scale(), whole.ids
-        first = ranks.rank() * len(text)
-        every_id = None if ids is None else ids.gathered()
-        shared = None if ids is None or every_id is None else same(ids, every_id, first)
-        every_text, every_image = ranks.gather(text), ranks.gather(image)
-        negatives = valid = None
-        if "negatives" in features:
-            negatives = ranks.gather(features["negatives"]).flatten(0, 1)
-            if whole.negatives is not None:
-                valid = ranks.gather(whole.negatives.int()).bool().flatten()
-                if ids is not None and every_id is not None and every_id.negatives is not None:
-                    valid = valid & true_negatives(ids, every_id, every_id.negatives.flatten())
-        contrast = clip_contrast(
-            text[None],
-            image[None],
-            every_text[None],
-            every_image[None],
-            scale,
-            first,
-            negatives,
-            valid,
-            shared,
-        )
-        losses = {"contrast": contrast}
+        losses = {"contrast": self.hard_contrast(features, whole.ids, whole.negatives)}
         if "paraphrases" in features:
+            text, ids = features["text"], whole.ids
+            first = ranks.rank() * len(text)
+            shared = None if ids is None else same(ids, ids.gathered(), first)
             losses["alignment"] = alignment(
-                features["paraphrases"], every_text, scale, first, whole.paraphrases, whole.rows, shared
+                features["paraphrases"],
+                ranks.gather(text),
+                self.scale(),
+                first,
+                whole.paraphrases,
+                whole.rows,
+                shared,
             )
         return losses
 
