@@ -107,6 +107,10 @@ class OptimizerConfig:
     predictors_first: Count = (
         0  # steps, before all others, in which only predictors learn, where there are any
     )
+    image_blocks: Count | None = (
+        None  # only the last so many learn, and what follows them; 0: none; null: all
+    )
+    text_blocks: Count | None = None
     clip_norm: float = 0.0  # of all gradients together; 0: not clipped
 
 
@@ -157,6 +161,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     own: Mapping[str, Any]  # the objectives' own settings by group; config.method is config.own["method"]
     masks: MaskConfig = field(default_factory=MaskConfig)
+    # How pairs are told apart; auto: by a sigmoid where the model has its bias (SigLIP), else by a softmax.
+    contrast: Literal["auto", "softmax", "sigmoid"] = "auto"
     distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

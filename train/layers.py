@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 # What was so before there was a key for it: settings that a run saved by an earlier version does not name.
-FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}}
+FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}, "contrast": "softmax"}
 
 
 def read_saved(path: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from macco.train.data.recipe import number
 from macco.train.data.texts import TextSet
 from macco.train.objectives.c2lip.batches import PhraseBatch
 from macco.train.objectives.csclip.batches import UnitBatch
+from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.read.batches import SiblingBatch
-from tests.support.tiny import CONTEXT, PATCH, SIZE, VOCABULARY
+from tests.support.tiny import CONTEXT, PATCH, SIZE, VOCABULARY, tiny_batch
 
 PATCHES = (SIZE // PATCH) ** 2
 
@@ -110,6 +111,12 @@ def sibling_batch(size: int = 6) -> SiblingBatch:
     )
 
 
+def masked_batch() -> MaskedBatch:
+    """With masks of its own, the pairs and hard negatives of `hard_batch`."""
+    masks, hard = tiny_batch(6, length=CONTEXT - 4), vars(hard_batch(kinds=2))
+    return MaskedBatch(**hard, text_mask=masks.text_mask, patch_mask=masks.patch_mask)
+
+
 class Case(NamedTuple):
     """An objective under settings, in which {t5} is the folder of a T5, with a batch of 6 pairs."""
 
@@ -132,5 +139,16 @@ CASES = {
         ["objective=degla", "degla.negatives=2", "distill.weight=0.005"], lambda: hard_batch(kinds=2)
     ),
     "csclip, taught": Case(["objective=csclip", "distill.weight=0.01", "distill.teacher=frozen"], unit_batch),
+    **{
+        f"{name}, by a sigmoid": Case([f"objective={name}", "contrast=sigmoid", *more], batch)
+        for name, more, batch in (
+            ("fsc", ["fsc.negatives=2"], hard_batch),
+            ("csclip", [], unit_batch),
+            ("degla", ["degla.negatives=2", "degla.text_grounded=0"], lambda: hard_batch(kinds=2)),
+        )
+    },
+    "macco, by a sigmoid, taught": Case(
+        ["contrast=sigmoid", "distill.weight=0.01", "method.negatives=2", "method.heads=2"], masked_batch
+    ),
     "c2lip, as released": Case(["objective=c2lip", "c2lip.duplicate_negatives=true"], phrase_batch),
 }

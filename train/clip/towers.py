@@ -39,6 +39,9 @@ class Tower(Protocol):
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, first to last."""
 
+    def ending(self) -> list[nn.Parameter]:
+        """The parameters of what comes after the blocks: norm, pooling, projection."""
+
     def embed(self, inputs: Tensor) -> Tensor:
         """Inputs to maskable embeddings [B, N, W], before positions are added."""
 
@@ -94,6 +97,9 @@ class ClipImage:
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
 
+    def ending(self) -> list[nn.Parameter]:
+        return [*self.module.ln_post.parameters(), self.module.proj]
+
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
         embedded: Tensor = self.module.conv1(inputs)
@@ -144,6 +150,11 @@ class TimmImage:
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
+
+    def ending(self) -> list[nn.Parameter]:
+        trunk = self.module.trunk
+        parts = (trunk.norm, trunk.attn_pool, trunk.fc_norm, trunk.head, self.module.head)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
@@ -203,6 +214,15 @@ class Text:
         """The tower's own parameters: inside CLIP the module holds the vision tower and the scale too."""
         outside = ("visual.", "logit_scale", "logit_bias")
         return [p for name, p in self.module.named_parameters() if not name.startswith(outside)]
+
+    def ending(self) -> list[nn.Parameter]:
+        projection = self.module.text_projection
+        last = (
+            [projection]
+            if isinstance(projection, nn.Parameter)
+            else list(nn.ModuleList([projection]).parameters())
+        )
+        return [*self.module.ln_final.parameters(), *last]
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Token ids [B, L] to token embeddings [B, L, W]."""

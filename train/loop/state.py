@@ -23,6 +23,11 @@ def build_model(objective: Objective[Any, Any], clip: nn.Module, device: torch.d
     config = objective.config
     torch.manual_seed(config.seed)
     model = objective.model(clip)
+    with_bias = getattr(clip, "logit_bias", None) is not None
+    if not model.sigmoid and (config.contrast == "sigmoid" or (config.contrast == "auto" and with_bias)):
+        model.use_sigmoid()
+    model.learn_last(config.optimizer.image_blocks, model.image)
+    model.learn_last(config.optimizer.text_blocks, model.text)
     if config.model.predictors:
         take_predictors(model, Path(config.model.predictors))
     if config.distill.weight:

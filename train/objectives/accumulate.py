@@ -69,7 +69,8 @@ def backward(
         total = weighted(parts) if parts else torch.zeros((), device=device)
         for name, gradients in reached.items():
             total = total + (onto[name] * gradients[i]).sum()
-        torch.autograd.backward(total)
+        if total.requires_grad:  # not where both towers are as they are
+            torch.autograd.backward(total)
         for name, part in parts.items():
             losses[name] = losses[name] + part if name in losses else part
         losses = {name: loss.detach() for name, loss in losses.items()}

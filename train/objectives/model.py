@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.towers import Text, image_tower, pixel_statistics, wide
+from macco.train.clip.towers import ClipImage, Text, TimmImage, image_tower, pixel_statistics, wide
 from macco.train.config import DistillConfig
 from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
@@ -17,6 +17,7 @@ from macco.train.losses.distillation import distillation
 from macco.train.objectives.teacher import Teacher
 
 MAX_LOGIT_SCALE = math.log(100)
+BIAS = -10.0  # that SigLIP's training starts from
 
 
 class Model(nn.Module, ABC):
@@ -31,6 +32,8 @@ class Model(nn.Module, ABC):
         self._teacher: list[Teacher] = []  # one, where there is one
         self.shared_weights: dict[str, float] = {}  # of losses that any objective may have beside its own
         self.clip: Any = clip
+        self.sigmoid = False
+        self.logit_bias: nn.Parameter | None = None
         self.text = Text(clip)
         visual: Any = clip.visual
         self.image = image_tower(visual)
@@ -122,6 +125,32 @@ class Model(nn.Module, ABC):
     def scale(self) -> Tensor:
         """The factor on the cosine, a scalar in float32 or better."""
         return wide(self.clip.logit_scale).exp().squeeze()
+
+    def use_sigmoid(self, start: float = BIAS) -> None:
+        """Contrast by a sigmoid of each pairing (SigLIP's), not a softmax. A model without a bias gets one, new."""
+        self.sigmoid = True
+        if getattr(self.clip, "logit_bias", None) is None:
+            self.logit_bias = nn.Parameter(torch.tensor(start))
+
+    def bias(self) -> Tensor | None:
+        """What is added to the scaled cosine under a sigmoid, a scalar; None where contrasts are by a softmax."""
+        if not self.sigmoid:
+            return None
+        return wide(self.clip.logit_bias if self.logit_bias is None else self.logit_bias).squeeze()
+
+    def learn_last(self, blocks: int | None, tower: ClipImage | TimmImage | Text) -> None:
+        """Leave a tower as it is, but for its last so many blocks and what comes after them; 0: all of it."""
+        if blocks is None:
+            return
+        if blocks > len(tower.blocks):
+            raise UserError(f"the last {blocks} blocks are to learn: this tower has {len(tower.blocks)}")
+        learning = (
+            [*tower.blocks[len(tower.blocks) - blocks :].parameters(), *tower.ending()] if blocks else []
+        )
+        kept = {id(parameter) for parameter in learning}
+        for parameter in tower.parameters():
+            if id(parameter) not in kept:
+                parameter.requires_grad_(False)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:

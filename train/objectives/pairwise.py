@@ -78,8 +78,9 @@ class PairModel(Model, Generic[B, E, W]):
             if ids is not None and every_id is not None and every_id.negatives is not None:
                 valid = valid & true_negatives(ids, every_id, every_id.negatives.flatten())
         every_text, every_image = (ranks.gather(x)[None] for x in (text, image))
+        scale, bias = self.scale(), self.bias()
         return clip_contrast(
-            text[None], image[None], every_text, every_image, self.scale(), first, negatives, valid, shared
+            text[None], image[None], every_text, every_image, scale, first, negatives, valid, shared, bias
         )
 
     def weighted(self, losses: Losses) -> Tensor:

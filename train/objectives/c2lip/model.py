@@ -34,14 +34,8 @@ class C2lipModel(PairModel[PhraseBatch, None, Whole]):
         super().__init__(clip)
         self.config = config
         self.weights = {"contrast": 1.0, "npc": config.npc, "xac": config.xac}
-        self.logit_bias = None
-        if getattr(clip, "logit_bias", None) is None:
-            self.logit_bias = nn.Parameter(torch.tensor(config.bias))
+        self.use_sigmoid(config.bias)
         self.after_step()  # SigLIP's scale starts above
-
-    def bias(self) -> Tensor:
-        """What is added to the scaled cosine, a scalar."""
-        return wide(self.clip.logit_bias if self.logit_bias is None else self.logit_bias).squeeze()
 
     def encode(self, batch: PhraseBatch) -> tuple[Features, None]:
         c, images = self.config, self.encoded_images(batch)
@@ -62,6 +56,7 @@ class C2lipModel(PairModel[PhraseBatch, None, Whole]):
     def across(self, features: Features, whole: Whole) -> Losses:
         """All three losses: this rank's images and patches with the captions and phrases of all ranks."""
         image, ids, scale, bias = features["image"], whole.ids, self.scale(), self.bias()
+        assert bias is not None
         count, first = len(image), ranks.rank() * len(image)
         every_text = ranks.gather(features["text"])
         shared = None if ids is None else same(ids, ids.gathered(), first)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from macco.train.losses.sigmoid import sigmoid_loss
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -37,20 +39,33 @@ def foil_contrast(
     rows: Tensor | float,
     foils: Tensor,
     there: Tensor,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Mean of both directions of a contrast in which images have foils as further candidates.
 
     counts: [b] bool, which pairs are anchors; foils: [C, D], candidates of every image, or [b, 1, D], of its own alone;
-    there: [b, C] bool, which of them count ([b, 1] for its own).
+    there: [b, C] bool, which of them count ([b, 1] for its own); bias: of the sigmoid, where it is one (SigLIP's).
     """
     p = pairing
     own = p.first + torch.arange(len(p.image), device=p.image.device)
     against = p.image @ foils.T if foils.ndim == 2 else (foils @ p.image[:, :, None])[..., 0]
     to_text = scale * torch.cat([p.image @ p.every_text.T, against], 1)
-    to_text = to_text.masked_fill(~torch.cat([p.texts, there], 1), -torch.inf)
-    to_image = (scale * p.text @ p.every_image.T).masked_fill(~p.images, -torch.inf)
-    both = (cross_entropy(logits, own, counts, rows) for logits in (to_text, to_image))
-    return sum(both, scale.new_zeros(())) / 2
+    to_image = scale * p.text @ p.every_image.T
+    sides = [(to_text, torch.cat([p.texts, there], 1)), (to_image, p.images)]
+    if bias is not None:
+        both = [_sigmoid(logits + bias, present, own, counts, rows) for logits, present in sides]
+    else:
+        both = [
+            cross_entropy(logits.masked_fill(~present, -torch.inf), own, counts, rows)
+            for logits, present in sides
+        ]
+    return (both[0] + both[1]) / 2
+
+
+def _sigmoid(logits: Tensor, present: Tensor, own: Tensor, counts: Tensor, rows: Tensor | float) -> Tensor:
+    labels = -(present & counts[:, None]).to(torch.int8)
+    labels.scatter_(1, own[:, None], counts[:, None].to(torch.int8))
+    return sigmoid_loss(logits, labels, rows)
 
 
 def true_of(ids: Tensor, others: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ class CsclipModel(PairModel[UnitBatch, None, Whole]):
         return Whole(ids, valid, torch.cat([made, foils], 1), numbers, entities)
 
     def across(self, features: Features, whole: Whole) -> Losses:
-        image, text, scale, c = features["image"], features["text"], self.scale(), self.config
+        image, text, c = features["image"], features["text"], self.config
+        scale, bias = self.scale(), self.bias()
         first, ids = ranks.rank() * len(image), whole.ids
         every_id = None if ids is None else ids.gathered()
         shared = torch.zeros(len(image), len(image) * ranks.world(), dtype=torch.bool, device=image.device)
@@ -83,7 +84,7 @@ class CsclipModel(PairModel[UnitBatch, None, Whole]):
         full = pairing(text, 0, shared, shared)
         losses = {
             "full": foil_contrast(
-                full, scale, counts[:, 0], rows[0], ranks.gather(features["negatives"])[:, 0], foils
+                full, scale, counts[:, 0], rows[0], ranks.gather(features["negatives"])[:, 0], foils, bias
             )
         }
         if not c.units:
@@ -97,7 +98,7 @@ class CsclipModel(PairModel[UnitBatch, None, Whole]):
             pairs = pairing(features["units"][:, slot].contiguous(), slot + 1, texts, images)
             own = features["unit_foils"][:, slot, None]
             there = whole.foils[:, slot + 1, None]
-            found.append(foil_contrast(pairs, scale, counts[:, slot + 1], rows[slot + 1], own, there))
+            found.append(foil_contrast(pairs, scale, counts[:, slot + 1], rows[slot + 1], own, there, bias))
         losses["units"] = torch.stack(found).mean()
         if c.reference:
             losses["units"] = losses["units"] * (ranks.gather(whole.entities) > 1).any()

@@ -186,6 +186,7 @@ class Macco(Model):
                 negatives,
                 valid,
                 shared,
+                self.bias(),
             )
         if m.mir:
             sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first, shared) for i in (0, 1)]

@@ -77,8 +77,8 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
     def examples(self, run: Path, count: int) -> list[Example]:
         start, cpu = load_start(self.config.model, self.config.seed), torch.device("cpu")
         model = self.model(start.model)
-        found = checkpoint.load(run, checkpoint.LATEST)["model"]
-        model.load_state_dict({name: x for name, x in found.items() if not name.startswith("teacher.")})
+        found, own = checkpoint.load(run, checkpoint.LATEST)["model"], model.state_dict()
+        model.load_state_dict({name: found[name] for name in own})  # without a teacher, or a bias
         data = replace(self.config.data, batch_size=count, workers=0)
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
