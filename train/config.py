@@ -136,6 +136,14 @@ class DistillConfig:
     decay: Share = 0.9996  # of that average, per step
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters: they learn, at optimizer.lr, and with them the scale, but nothing else of the CLIP."""
+
+    rank: Count = 0  # 0: no adapters
+    alpha: Weight = 0.0  # what they add is multiplied by alpha / rank; 0: by 1
+
+
 class ObjectiveSettings:
     """What an objective's own settings say of it, before anything of it is imported."""
 
@@ -164,6 +172,7 @@ class TrainConfig:
     # How pairs are told apart; auto: by a sigmoid where the model has its bias (SigLIP), else by a softmax.
     contrast: Literal["auto", "softmax", "sigmoid"] = "auto"
     distill: DistillConfig = field(default_factory=DistillConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -194,6 +203,24 @@ class TrainConfig:
         """The settings of this run's objective."""
         found: ObjectiveSettings = self.own[objective_settings(self.objective).group]
         return found
+
+
+def check_adapters(config: TrainConfig) -> None:
+    """Raise UserError for what does not go together with adapters."""
+    if not config.lora.rank:
+        return
+    apart = {
+        "ema": config.ema > 0,
+        "compile": config.compile,
+        "model.checkpointing": config.model.checkpointing,
+        "optimizer.image_blocks": config.optimizer.image_blocks is not None,
+        "optimizer.text_blocks": config.optimizer.text_blocks is not None,
+        "distill.teacher=averaged": bool(config.distill.weight) and config.distill.teacher == "averaged",
+        f"objective={config.objective}": bool(config.settings.product),
+    }
+    for name, on in apart.items():
+        if on:
+            raise UserError(f"lora.rank does not go together with {name}: leave one of them off")
 
 
 # What may change when a run goes on: it says where and how fast, not what comes out.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from macco.pipeline.errors import UserError
+from macco.train.clip.lora import adapt
 from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
@@ -32,6 +33,8 @@ def build_model(objective: Objective[Any, Any], clip: nn.Module, device: torch.d
         take_predictors(model, Path(config.model.predictors))
     if config.distill.weight:
         model.teach(config.distill)
+    if config.lora.rank:
+        adapt(model.clip, config.lora)
     model.to(device)
     ranks.broadcast(model)
     return model
