@@ -216,13 +216,10 @@ class Text:
         return [p for name, p in self.module.named_parameters() if not name.startswith(outside)]
 
     def ending(self) -> list[nn.Parameter]:
-        projection = self.module.text_projection
-        last = (
-            [projection]
-            if isinstance(projection, nn.Parameter)
-            else list(nn.ModuleList([projection]).parameters())
-        )
-        return [*self.module.ln_final.parameters(), *last]
+        found, projection = list(self.module.ln_final.parameters()), self.module.text_projection
+        if isinstance(projection, nn.Linear):
+            return [*found, *projection.parameters()]
+        return found if projection is None else [*found, projection]
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Token ids [B, L] to token embeddings [B, L, W]."""
