@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, row_of
 from macco.pipeline.errors import UserError
 from macco.pipeline.parquet import parquet_bytes, parquet_options
-from macco.pipeline.schema import NEGATIVES, TABLES
+from macco.pipeline.schema import TABLES, TEXTS
 from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
 
@@ -86,9 +86,10 @@ def copy(store: Store, out: Store) -> int:
     """Put the rows of a store into a new one; returns the packs made. Raises OSError where nothing can be written."""
     commits = store.commits()
     made = _write(store, commits, _sources(store, commits), out)
-    for shard in sorted(store.names(".parquet", NEGATIVES) & {*commits.shards}):  # these are read by shard
-        out.make(NEGATIVES)
-        out.put(f"{NEGATIVES}/{shard}.parquet", store.read(f"{NEGATIVES}/{shard}.parquet"))
+    for name in TEXTS:  # which are read by shard
+        for shard in sorted(store.names(".parquet", name) & {*commits.shards}):
+            out.make(name)
+            out.put(f"{name}/{shard}.parquet", store.read(f"{name}/{shard}.parquet"))
     return made
 
 

@@ -138,6 +138,15 @@ NEGATIVE_ROWS: Final = pa.schema(
     ]
 )
 
+# Units of captions with foils of their own lie in STORE/units/<shard>.parquet (sample_id, unit, kind, text, foil_kind,
+# foil); an entity is an object with its adjectives, the other kind of unit a relation with its ends.
+UNITS: Final = "units"
+ENTITY: Final = "entity"
+# Captions that say the same, made elsewhere, lie in STORE/paraphrases/<shard>.parquet (sample_id, caption).
+PARAPHRASES: Final = "paraphrases"
+
+TEXTS: Final = (NEGATIVES, UNITS, PARAPHRASES)  # made of a shard's captions: they go where these change
+
 TABLES: Final = {"samples": SAMPLES, "concepts": CONCEPTS, "boxes": BOXES}
 
 

@@ -15,7 +15,7 @@ from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.parquet import parquet_bytes
-from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES
+from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, TEXTS
 
 MAX_NAME: Final = 180  # bytes of a shard's name: file systems take 255, and files' own endings are to come
 
@@ -123,7 +123,7 @@ class Shards(Folder):
         try:
             before = self._own(shard)
             file = _free_name(shard, before)
-            self.remove(f"{NEGATIVES}/{shard}.parquet")
+            self._drop_texts(shard)
             self._put_negatives(shard, tables)
             self.put(f"shards/{shard}.json", self._write(shard, file, tables, record))
             if before is not None:
@@ -162,6 +162,12 @@ class Shards(Folder):
             self.make(f"{above}{NEGATIVES}")
             data = parquet_bytes(NEGATIVE_ROWS, tables[NEGATIVES])
             self.put(f"{above}{NEGATIVES}/{shard}.parquet", data)
+
+    def _drop_texts(self, shard: str, but: str | None = None) -> None:
+        """Remove what was made of the captions of a shard whose captions may be others now."""
+        for name in TEXTS:
+            if name != but:
+                self.remove(f"{name}/{shard}.parquet")
 
     def staged(self) -> dict[str, Record]:
         """The records of the shards that are written beside the others, by name."""
@@ -204,7 +210,7 @@ class Shards(Folder):
             self.remove(f"shards/{shard}.json")
         if before is not None:
             self._drop(shard, before)
-        self.remove(f"{NEGATIVES}/{shard}.parquet")
+        self._drop_texts(shard)
         self.remove(f"failed/{shard}.json")
 
     def finish(self) -> None:
@@ -217,9 +223,8 @@ class Shards(Folder):
         for shard in decided["shards"]:
             if shard in staged:
                 before, negatives = self._own(shard), f"{_STAGED}/{NEGATIVES}/{shard}.parquet"
-                if not staged[shard].get(NEGATIVES):
-                    self.remove(f"{NEGATIVES}/{shard}.parquet")
-                elif self.exists(negatives):
+                self._drop_texts(shard, but=NEGATIVES if NEGATIVES in staged[shard] else None)
+                if self.exists(negatives):
                     self.make(NEGATIVES)
                     self._move(negatives, f"{NEGATIVES}/{shard}.parquet")
                 self.put(f"shards/{shard}.json", json.dumps(staged[shard], indent=1).encode())

@@ -1,29 +1,32 @@
-"""Compare this project's losses, outputs and gradient norms with reference vectors, in float64.
+"""Compare this project's losses, outputs and gradients with reference vectors, in float64.
 
     python tests/check_vectors.py FILE...
 
-Every size is read from the file's weights and metadata. Exit code 1 where any relative error exceeds 1e-5, or
-1e-6 in a file of attention congruence.
+Every size is read from the file's weights and metadata. Exit code 1 where any relative error exceeds 1e-5; 1e-6 in
+a file of attention congruence; 1e-9 in one of another objective's losses (C2LIP, FSC-CLIP, ...).
 """
 
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it is in no package
 
 from macco.train.clip.convert import import_clip, import_training
 from macco.train.losses.congruence import Attention, congruence
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
+from tests.support import objective_vectors
+from tests.support.vectors import TOLERANCE as TOLERANCE
+from tests.support.vectors import Row, Vectors, relative
 
-TOLERANCE, CONGRUENCE_TOLERANCE = 1e-5, 1e-6
+CONGRUENCE_TOLERANCE = 1e-6
 NOTHING = 1e-9  # a divergence of one-token captions is 0 but for rounding: smaller sizes are not divided by
 LOSSES = {
     "contrast": "contrast_loss",
@@ -33,42 +36,6 @@ LOSSES = {
     "loss": "total_loss",
 }
 WEIGHTS = {"contrast": "contrast", "intra": "mir", "text": "mlm", "image": "mim"}
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    expected: float  # the value, or for an array its largest magnitude
-    error: float  # relative
-    tolerance: float = TOLERANCE
-
-
-@dataclass(frozen=True)
-class Vectors:
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str]
-
-    @classmethod
-    def read(cls, path: Path) -> "Vectors":
-        with safe_open(path, "pt") as file:
-            return cls({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-
-
-def relative(name: str, found: Tensor, expected: Tensor, least: float = 0.0) -> Row:
-    """Largest difference over the largest magnitude expected, or over `least` where that is more."""
-    found, expected = found.detach().double(), expected.double()
-    if found.shape != expected.shape:
-        raise SystemExit(f"{name}: shape {tuple(found.shape)} where the file has {tuple(expected.shape)}")
-    size = expected.abs().max().item() if expected.numel() else 0.0
-    gap = (found - expected).abs().max().item() if expected.numel() else 0.0
-    return Row(
-        name,
-        expected.item() if expected.numel() == 1 else size,
-        gap / max(size, least) if size or least else gap,
-    )
 
 
 def build(vectors: Vectors) -> Macco:
@@ -190,6 +157,8 @@ def kind(vectors: Vectors) -> Callable[[Vectors], list[Row]]:
     """Which check a file asks for."""
     if "input.texts" in vectors.tensors:
         return macco
+    if objective_vectors.knows(vectors):
+        return objective_vectors.rows
     if any(name.endswith(".logits") for name in vectors.tensors):
         return cacr
     raise SystemExit("not a file of reference vectors that this check knows")

@@ -200,6 +200,35 @@ def negatives(
 
 
 @app.command()
+def units(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same foils.")] = 0,
+) -> None:
+    """Make the units of a store's captions, entities and relations, with foils of their own, for CS-CLIP."""
+    from macco.pipeline.store import Store
+    from macco.train.data.units import write_units
+
+    print(f"{write_units(Store.open(store), seed, _say)} units and foils in {store}/units")
+
+
+@app.command()
+def import_texts(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; a URL will do.")],
+) -> None:
+    """Take in foils and captions made elsewhere, by sample_id, in place of those that the store has.
+
+    A line: {"sample_id": "coco/00000/000000000/0", "negatives": {"swap_object": "..."}, "units": [{"kind": "entity",
+    "text": "a red dog", "foils": ["a blue dog"]}], "paraphrases": ["..."]}; each of the three may be left out.
+    """
+    from macco.pipeline.store import Store
+    from macco.train.data.elsewhere import import_texts
+
+    for name, count in import_texts(Store.open(store), file, _say).items():
+        print(f"{count} rows in {store}/{name}")
+
+
+@app.command()
 def study(
     name: Annotated[
         str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")

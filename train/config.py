@@ -21,6 +21,10 @@ OBJECTIVES: Final = {
     "iais-distributed": "joint",
     "itm": "joint",
     "fsc": "fsc",
+    "c2lip": "c2lip",
+    "csclip": "csclip",
+    "read": "read",
+    "degla": "degla",
 }
 
 Count = Annotated[int, Field(ge=0)]
@@ -103,6 +107,10 @@ class OptimizerConfig:
     predictors_first: Count = (
         0  # steps, before all others, in which only predictors learn, where there are any
     )
+    image_blocks: Count | None = (
+        None  # only the last so many learn, and what follows them; 0: none; null: all
+    )
+    text_blocks: Count | None = None
     clip_norm: float = 0.0  # of all gradients together; 0: not clipped
 
 
@@ -113,6 +121,27 @@ class ValidationConfig:
     store: str = ""  # empty: the training store
     where: str = ""
     samples: int = 5000  # at most, whole batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, which the CLIP that learns is kept near: a term beside any objective of a plain CLIP."""
+
+    weight: Weight = (
+        0.0  # of the squared distances, summed over all features of a step; DeGLA: 0.005; 0: no teacher
+    )
+    teacher: Literal["averaged", "frozen"] = (
+        "averaged"  # a moving average that begins at the start; or the start
+    )
+    decay: Share = 0.9996  # of that average, per step
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters: they learn, at optimizer.lr, and with them the scale, but nothing else of the CLIP."""
+
+    rank: Count = 0  # 0: no adapters
+    alpha: Weight = 0.0  # what they add is multiplied by alpha / rank; 0: by 1
 
 
 class ObjectiveSettings:
@@ -140,6 +169,10 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     own: Mapping[str, Any]  # the objectives' own settings by group; config.method is config.own["method"]
     masks: MaskConfig = field(default_factory=MaskConfig)
+    # How pairs are told apart; auto: by a sigmoid where the model has its bias (SigLIP), else by a softmax.
+    contrast: Literal["auto", "softmax", "sigmoid"] = "auto"
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -170,6 +203,24 @@ class TrainConfig:
         """The settings of this run's objective."""
         found: ObjectiveSettings = self.own[objective_settings(self.objective).group]
         return found
+
+
+def check_adapters(config: TrainConfig) -> None:
+    """Raise UserError for what does not go together with adapters."""
+    if not config.lora.rank:
+        return
+    apart = {
+        "ema": config.ema > 0,
+        "compile": config.compile,
+        "model.checkpointing": config.model.checkpointing,
+        "optimizer.image_blocks": config.optimizer.image_blocks is not None,
+        "optimizer.text_blocks": config.optimizer.text_blocks is not None,
+        "distill.teacher=averaged": bool(config.distill.weight) and config.distill.teacher == "averaged",
+        f"objective={config.objective}": bool(config.settings.product),
+    }
+    for name, on in apart.items():
+        if on:
+            raise UserError(f"lora.rank does not go together with {name}: leave one of them off")
 
 
 # What may change when a run goes on: it says where and how fast, not what comes out.

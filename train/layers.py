@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_yaml
-from macco.train.config import FREE, OBJECTIVES, TrainConfig, groups
+from macco.train.config import FREE, OBJECTIVES, TrainConfig, check_adapters, groups
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -34,6 +34,7 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
     config: TrainConfig = _valid(TrainConfig, whole | {"own": own})
     if config.steps == 0 and config.epochs <= 0:
         raise UserError(f"epochs is {config.epochs}: it is more than 0")
+    check_adapters(config)
     config.settings.check(config)
     return config
 
@@ -85,7 +86,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 # What was so before there was a key for it: settings that a run saved by an earlier version does not name.
-FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}}
+FORMER: Final[dict[str, Any]] = {"method": {"duplicate_negatives": True}, "contrast": "softmax"}
 
 
 def read_saved(path: Path) -> dict[str, Any]:

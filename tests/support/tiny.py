@@ -4,7 +4,7 @@ from typing import Any
 
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
@@ -63,7 +63,7 @@ def tiny_batch(size: int = 5, seed: int = 2, length: int = CONTEXT) -> MaskedBat
     )
 
 
-def gradients(model: Macco) -> dict[str, Tensor]:
+def gradients(model: nn.Module) -> dict[str, Tensor]:
     """Copies of all gradients, zero where there is none."""
     return {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()

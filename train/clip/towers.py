@@ -24,6 +24,7 @@ class Encoded:
 
     tokens: Tensor  # [B, N, D]; image: `prefix` class tokens, then P patches, row by row
     cls: Tensor  # [B, D]: what the contrast compares, not normalised
+    hidden: Tensor  # [B, N, W]: the tokens after the final norm, before the projection
 
 
 class Tower(Protocol):
@@ -37,6 +38,9 @@ class Tower(Protocol):
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, first to last."""
+
+    def ending(self) -> list[nn.Parameter]:
+        """The parameters of what comes after the blocks: norm, pooling, projection."""
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Inputs to maskable embeddings [B, N, W], before positions are added."""
@@ -64,8 +68,8 @@ def encode_both(
             plain = tower.encode(x, ends)
         return plain, tower.encode(masked, ends)
     both = tower.encode(torch.cat([x, masked]), None if ends is None else torch.cat([ends, ends]))
-    (tokens, masked_tokens), (cls, masked_cls) = both.tokens.chunk(2), both.cls.chunk(2)
-    return Encoded(tokens, cls), Encoded(masked_tokens, masked_cls)
+    halves = [x.chunk(2) for x in (both.tokens, both.cls, both.hidden)]
+    return Encoded(*(x[0] for x in halves)), Encoded(*(x[1] for x in halves))
 
 
 class ClipImage:
@@ -93,6 +97,9 @@ class ClipImage:
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
 
+    def ending(self) -> list[nn.Parameter]:
+        return [*self.module.ln_post.parameters(), self.module.proj]
+
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
         embedded: Tensor = self.module.conv1(inputs)
@@ -113,7 +120,11 @@ class ClipImage:
             pooled = v.ln_post(x[:, 1:].mean(1))
         else:
             pooled = tokens[:, 1:].mean(1)
-        return Encoded(tokens @ v.proj, pooled @ v.proj)
+        return Encoded(tokens @ v.proj, pooled @ v.proj, tokens)
+
+    def patches(self, encoded: Encoded) -> Tensor:
+        """The patches in the joint space, [B, P, D], each as if it were all that is pooled; not normalised."""
+        return encoded.tokens[:, self.prefix :]
 
 
 class TimmImage:
@@ -140,6 +151,11 @@ class TimmImage:
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
 
+    def ending(self) -> list[nn.Parameter]:
+        trunk = self.module.trunk
+        parts = (trunk.norm, trunk.attn_pool, trunk.fc_norm, trunk.head, self.module.head)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
         embedded: Tensor = self.module.trunk.patch_embed(inputs)
@@ -155,9 +171,16 @@ class TimmImage:
             remember = trunk.grad_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if remember else block(x)
         x = trunk.norm(x)
-        return Encoded(
-            self.module.head(trunk.head(trunk.fc_norm(x))), self.module.head(trunk.forward_head(x))
-        )
+        return Encoded(self._projected(x), self.module.head(trunk.forward_head(x)), x)
+
+    def patches(self, encoded: Encoded) -> Tensor:
+        hidden, pool = encoded.hidden[:, self.prefix :], self.module.trunk.attn_pool
+        return self._projected(hidden if pool is None else pooled_alone(pool, hidden))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        trunk = self.module.trunk
+        projected: Tensor = self.module.head(trunk.head(trunk.fc_norm(x)))
+        return projected
 
 
 class Text:
@@ -191,6 +214,12 @@ class Text:
         """The tower's own parameters: inside CLIP the module holds the vision tower and the scale too."""
         outside = ("visual.", "logit_scale", "logit_bias")
         return [p for name, p in self.module.named_parameters() if not name.startswith(outside)]
+
+    def ending(self) -> list[nn.Parameter]:
+        found, projection = list(self.module.ln_final.parameters()), self.module.text_projection
+        if isinstance(projection, nn.Linear):
+            return [*found, *projection.parameters()]
+        return found if projection is None else [*found, projection]
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Token ids [B, L] to token embeddings [B, L, W]."""
@@ -227,12 +256,33 @@ class Text:
             )
         x = embedded + core.positional_embedding[:length].to(embedded.dtype)
         causal = core.attn_mask[:length, :length] if core.attn_mask is not None else None
-        tokens = core.ln_final(core.transformer(x, attn_mask=causal))
+        tokens = hidden = core.ln_final(core.transformer(x, attn_mask=causal))
         if isinstance(core.text_projection, nn.Linear):
             tokens = core.text_projection(tokens)
         elif core.text_projection is not None:
             tokens = tokens @ core.text_projection
-        return Encoded(tokens, tokens[torch.arange(len(tokens), device=tokens.device), ends])
+        return Encoded(tokens, tokens[torch.arange(len(tokens), device=tokens.device), ends], hidden)
+
+    def together(self, *sets: Tensor) -> Tensor:
+        """Token ids [n, L], [m, L'], ... as one [n + m + ..., the longest L], to be encoded in one pass."""
+        length = max(tokens.shape[1] for tokens in sets)
+        return torch.cat([self.padded(tokens, length) for tokens in sets])
+
+
+def wide(x: Tensor) -> Tensor:
+    """Float32 where the tensor is narrower."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def pooled_alone(pool: Any, hidden: Tensor) -> Tensor:
+    """What timm's attention pooling makes of each token [B, N, W] if it were the only one, [B, N, W']."""
+    placed = hidden if pool.pos_embed is None else hidden + pool.pos_embed.to(hidden.dtype)
+    width = pool.kv.out_features // 2  # keys, then values
+    value = nn.functional.linear(
+        placed, pool.kv.weight[width:], None if pool.kv.bias is None else pool.kv.bias[width:]
+    )
+    x: Tensor = pool.proj_drop(pool.proj(value))
+    return x if pool.mlp is None else x + pool.mlp(pool.norm(x))
 
 
 def pixel_statistics(visual: nn.Module) -> tuple[list[float], list[float]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 class Batch:
     """B image-caption pairs. L is the longest caption's token count.
 
-    A subclass adds tensors whose first dimension is B, and what it makes of them where it is not given: anything
-    with `to` and `pin_memory`, made anew for the parts of `split`.
+    A subclass adds tensors whose first dimension is B, and anything with `to` and `pin_memory`. That is cut by its
+    `part` (see TextSet), or, where it has none, made anew of the tensors for each part of `split`.
     """
 
     images: Tensor  # [B, 3, S, S]: uint8 as decoded, or float already normalised
@@ -58,4 +58,6 @@ class Batch:
                 for name, value in vars(self).items()
                 if isinstance(value, Tensor | list)
             }
+            cut = {name: value for name, value in vars(self).items() if hasattr(value, "part")}
+            part |= {name: value.part(start, start + size) for name, value in cut.items()}
             yield type(self)(**part)

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
-from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES
+from macco.pipeline.query import connect
+from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, OK, PARAPHRASES, UNITS
 from macco.pipeline.store import Store
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
@@ -89,12 +90,26 @@ def open_loader(
             f"{data.store} has no hard negatives of {len(without)} shards, such as {min(without)}: "
             f"make them with: macco-train negatives {data.store}"
         )
+    if recipe.reads_units and not store.fs.exists(store.path(UNITS)):
+        raise UserError(f"{data.store} has no units: make them with: macco-train units {data.store}")
+    if recipe.reads_siblings and not (store.exists(PARAPHRASES) or _siblings(store)):
+        raise UserError(
+            f"no image of {data.store} has a second caption: an objective that reads another needs it, or paraphrases "
+            f"made elsewhere (macco-train import-texts {data.store} FILE)"
+        )
     say = log if rank == 0 else lambda line: None
     index = build(store, selection, say, one_caption=data.captions == "one")
     plan = LoaderPlan(
         data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
     )  # fmt: skip
     return Loader(plan, torch.cuda.is_available() if pin_memory is None else pin_memory)
+
+
+def _siblings(store: Store) -> bool:
+    """Whether any image of the store has more than one caption."""
+    with connect(store) as connection:
+        found = f"SELECT 1 FROM samples WHERE caption_id > 0 AND status = '{OK}' LIMIT 1"
+        return connection.execute(found).fetchone() is not None
 
 
 @dataclass(frozen=True)
@@ -114,8 +129,11 @@ class Samples:
     """The samples of a plan by epoch and position. Made in the process that uses it."""
 
     def __init__(self, plan: LoaderPlan) -> None:
-        index = plan.index
-        fetch = Fetch(plan.data, index, plan.selection, plan.recipe.negatives, plan.recipe.box_score)
+        index, recipe = plan.index, plan.recipe
+        fetch = Fetch(
+            plan.data, index, plan.selection, recipe.negatives, recipe.box_score,
+            units=recipe.reads_units, siblings=recipe.reads_siblings,
+        )  # fmt: skip
 
         # Closures, not methods: nothing here may refer to itself. A connection that only the garbage collector frees
         # is freed in a forked worker too, where its threads are not, and takes the worker with it.

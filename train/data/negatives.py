@@ -29,29 +29,36 @@ SYMMETRIC: Final = frozenset(
 )
 
 Concept = dict[str, Any]  # a row of the store's concepts
+Rows = list[dict[str, Any]]
 Edit = tuple[int, int, str]  # characters [start, end) of the caption, and what comes there
 Sort = tuple[str, str, str]  # kind, part of speech, ending: words that can stand for each other
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Relation and attribute words of a corpus by sort, with their share."""
+    """Relation and attribute words of a corpus by sort, with their share; nouns too, where they are asked for."""
 
     words: dict[Sort, tuple[list[str], NDArray[np.float64]]]
 
     @classmethod
-    def of(cls, store: Store) -> "Vocabulary":
+    def of(cls, store: Store, *, nouns: bool = False) -> "Vocabulary":
         """Count the words of a store; concepts in several pieces are left out."""
+        counted = "count(*) AS n FROM concepts WHERE denied IS NOT TRUE"
+        whole = "concept_id NOT IN (SELECT concept_id FROM concepts WHERE part > 0)"
+        grouped = "GROUP BY ALL ORDER BY n DESC, kind, pos, head, text"
         with connect(store) as connection:
             rows = connection.execute(
-                "SELECT kind, pos, lower(head) AS head, lower(text) AS text, count(*) AS n FROM concepts "
-                f"WHERE kind IN ('{RELATION}', '{ATTRIBUTE}') "
-                "AND denied IS NOT TRUE AND concept_id NOT IN (SELECT concept_id FROM concepts WHERE part > 0) "
-                "GROUP BY ALL ORDER BY n DESC, kind, pos, head, text"
+                f"SELECT kind, pos, lower(head) AS head, lower(text) AS text, '' AS lemma, {counted} "
+                f"AND kind IN ('{RELATION}', '{ATTRIBUTE}') AND {whole} {grouped}"
             ).fetchall()
+            if nouns:
+                rows += connection.execute(
+                    f"SELECT kind, pos, lower(head) AS head, lower(head) AS text, lemma, {counted} "
+                    f"AND kind = '{OBJECT}' AND part = 0 {grouped}"
+                ).fetchall()
         counts: dict[Sort, dict[str, int]] = defaultdict(dict)
-        for kind, pos, head, text, count in rows:
-            sort = counts[_sort(kind, pos, head)]
+        for kind, pos, head, text, lemma, count in rows:
+            sort = counts[_sort(kind, pos, head, lemma)]
             if text in sort or len(sort) < COMMON:
                 sort[text] = sort.get(text, 0) + count
         numbers = {sort: np.array([*of.values()], np.float64) for sort, of in counts.items()}
@@ -63,7 +70,8 @@ class Vocabulary:
         They share no content word with the concept's: "on the left of" says the same as "to the left of".
         """
         own = set(concept["text"].lower().split()) - FUNCTION_WORDS
-        texts, shares = self.words.get(_sort(concept["kind"], concept["pos"], concept["head"]), ([], None))
+        sort = _sort(concept["kind"], concept["pos"], concept["head"], concept["lemma"])
+        texts, shares = self.words.get(sort, ([], None))
         for _ in range(TRIES if texts else 0):
             text = texts[int(random.choice(len(texts), p=shares))]
             if text not in but and not own & set(text.split()):
@@ -71,7 +79,9 @@ class Vocabulary:
         return None
 
 
-def _sort(kind: str, pos: str, head: str) -> Sort:
+def _sort(kind: str, pos: str, head: str, lemma: str) -> Sort:
+    if kind == OBJECT:
+        return kind, pos, "" if head.lower() == lemma else "plural"
     ending = re.search("(ing|ed|s)$", head.lower()) if pos == "VERB" else None
     return kind, pos, ending[1] if ending else ""
 
@@ -85,7 +95,27 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     vocabulary = Vocabulary.of(store)
     if store.names(".parquet", NEGATIVES):
         log(f"{store.url} has negatives, made or imported: others take their places")
-    store.make(NEGATIVES)
+
+    def rows(caption: str, concepts: list[Concept], random: np.random.Generator) -> Rows:
+        made = negatives(caption, concepts, vocabulary, random)
+        return [{"kind": kind, "caption": text} for kind, text in made.items()]
+
+    return write_made(store, NEGATIVES, NEGATIVE_ROWS, rows, seed, log)
+
+
+def write_made(
+    store: Store,
+    name: str,
+    schema: pa.Schema,
+    rows: Callable[[str, list[Concept], np.random.Generator], Rows],
+    seed: int,
+    log: Callable[[str], None],
+) -> int:
+    """Write what `rows` makes of each caption and its concepts as STORE/name/<shard>.parquet; returns how many rows.
+
+    Concepts that the caption denies are left out. Each caption has a generator of its own.
+    """
+    store.make(name)
     total = 0
     for shard in sorted(store.committed()):
         samples = store.table("samples", shard).select(["sample_id", "caption", "status"]).to_pylist()
@@ -93,17 +123,15 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
         for row in store.table("concepts", shard).to_pylist():
             if not row["denied"]:
                 concepts[row["sample_id"]].append(row)
-        rows = []
+        made: Rows = []
         for sample in samples:
             if sample["status"] == OK and sample["sample_id"] in concepts:
-                name = sample["sample_id"]
-                random = np.random.default_rng((seed, _number(name)))
-                made = negatives(sample["caption"], concepts[name], vocabulary, random)
-                rows += [{"sample_id": name, "kind": kind, "caption": text} for kind, text in made.items()]
-        data = parquet_bytes(NEGATIVE_ROWS, pa.Table.from_pylist(rows, schema=NEGATIVE_ROWS))
-        store.put(f"{NEGATIVES}/{shard}.parquet", data)
-        total += len(rows)
-        log(f"{shard}: {len(rows)} negatives of {len(samples)} captions")
+                own = sample["sample_id"]
+                random = np.random.default_rng((seed, _number(own)))
+                made += [{"sample_id": own} | row for row in rows(sample["caption"], concepts[own], random)]
+        store.put(f"{name}/{shard}.parquet", parquet_bytes(schema, pa.Table.from_pylist(made, schema=schema)))
+        total += len(made)
+        log(f"{shard}: {len(made)} {name} of {len(samples)} captions")
     return total
 
 
@@ -133,7 +161,7 @@ def negatives(
         ],
         "swap_attribute": [
             (a, b)
-            for a, b in combinations(_nearest(attributes, named), 2)
+            for a, b in combinations(nearest(attributes, named), 2)
             if a["pos"] == b["pos"] and _lemma(named, a["owner_id"]) != _lemma(named, b["owner_id"])
         ],
     }
@@ -153,7 +181,7 @@ def negatives(
     return {kind: text for kind, text in found.items() if text.lower() != caption.lower()}
 
 
-def _nearest(attributes: list[Concept], objects: dict[str, Concept]) -> list[Concept]:
+def nearest(attributes: list[Concept], objects: dict[str, Concept]) -> list[Concept]:
     """Of each object's attributes the one nearest its noun: with "small red", colour and not size is exchanged.
 
     Adjectives of one sort stand at one distance, and "a red black cat" would be too easy to tell from a caption.
@@ -163,8 +191,8 @@ def _nearest(attributes: list[Concept], objects: dict[str, Concept]) -> list[Con
         owner = objects.get(attribute["owner_id"])
         return 0 if owner is None else abs(owner["head_start"] - attribute["start"])
 
-    nearest = {c["owner_id"]: c for c in sorted(attributes, key=distance, reverse=True)}
-    return [c for c in attributes if c is nearest[c["owner_id"]]]
+    chosen = {c["owner_id"]: c for c in sorted(attributes, key=distance, reverse=True)}
+    return [c for c in attributes if c is chosen[c["owner_id"]]]
 
 
 def _lemma(objects: dict[str, Concept], name: str | None) -> str | None:

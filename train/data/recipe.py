@@ -38,6 +38,16 @@ class Recipe(ABC):
         """The least score of the image's boxes that samples bring; None: they bring none."""
         return None
 
+    @property
+    def reads_units(self) -> bool:
+        """Whether samples bring their captions' units."""
+        return False
+
+    @property
+    def reads_siblings(self) -> bool:
+        """Whether samples bring other captions that say the same."""
+        return False
+
     @abstractmethod
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
         """One sample's part of a batch; raises BrokenImageError."""
@@ -81,10 +91,10 @@ class Recipe(ABC):
         """The ids of a batch's images, captions and hard negatives, by the batch's names for them."""
         found: dict[str, Any] = {
             "image_ids": torch.tensor(images),
-            "caption_ids": torch.tensor([_number(one) for one in tokens]),
+            "caption_ids": torch.tensor([number(one) for one in tokens]),
         }
         if len(negatives[0]):
-            made = [[0 if one is None else _number(one) for one in of_sample] for of_sample in negatives]
+            made = [[0 if one is None else number(one) for one in of_sample] for of_sample in negatives]
             found["negative_ids"] = torch.tensor(made)
         return found
 
@@ -114,6 +124,20 @@ class Recipe(ABC):
         return padded
 
 
-def _number(tokens: Any) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Recipe):
+    """Crops and captions, each with the hard negatives that it has."""
+
+    def make(self, sample: Sample, random: np.random.Generator) -> Any:
+        image, _ = self.crop(sample, random)
+        hard = self.hard_negatives(sample)
+        return (sample.id, sample.image), image, self.tokenize(sample.caption).ids, hard
+
+    def collate(self, made: list[Any]) -> Batch:
+        names, images, tokens, hard = zip(*made, strict=True)
+        return Batch(**self.pairs(names, images, tokens, hard))
+
+
+def number(tokens: Any) -> int:
     """A number for a caption's token ids: captions that the model cannot tell apart have one."""
     return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), signed=True)

@@ -1,7 +1,7 @@
 """The rows of some pieces of the store, fetched by DuckDB and held as columns."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect, reason
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, PARAPHRASES, RELATION, UNITS
 from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
 from macco.pipeline.views import Files, quote, scan
@@ -31,6 +31,15 @@ _IMAGE = '(hash(s.source, s.member, s."offset") >> 1)::BIGINT'
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of what a caption says: an entity, or a relation with its ends."""
+
+    kind: str
+    text: str
+    foils: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image-caption pair, its image still where it lies."""
 
@@ -45,6 +54,9 @@ class Sample:
     concepts: list[Grounded]
     negatives: list[str | None]  # of each kind, as far as asked for
     regions: NDArray[np.float32]  # [K, 5]: all distinct boxes of the image, best first, with their scores
+    units: list[Unit] = field(default_factory=list)
+    siblings: list[str] = field(default_factory=list)  # other captions of the image
+    paraphrases: list[str] = field(default_factory=list)  # of the caption, made elsewhere
 
 
 class Rows:
@@ -58,8 +70,14 @@ class Rows:
         negatives: dict[tuple[int, int], str],
         kinds: int,
         regions: dict[str, Any] | None = None,
+        units: dict[int, list[Unit]] | None = None,
+        siblings: dict[int, list[str]] | None = None,
+        paraphrases: dict[int, list[str]] | None = None,
     ) -> None:
         self._samples = samples
+        self._by_slot: dict[str, dict[int, Any]] = {
+            "units": units or {}, "siblings": siblings or {}, "paraphrases": paraphrases or {},
+        }  # fmt: skip
         self._negatives = negatives
         self._kinds = kinds
         self._concepts = concepts
@@ -80,6 +98,7 @@ class Rows:
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
         first, last = self._region_starts[slot : slot + 2]
         regions = self._regions[first:last]
+        values |= {name: of.get(slot, []) for name, of in self._by_slot.items()}
         return Sample(**values, concepts=self._grounded(slot), negatives=negatives, regions=regions)
 
     def _grounded(self, slot: int) -> list[Grounded]:
@@ -104,12 +123,24 @@ class Fetch:
     """Reads pieces of a store. Made in the process that uses it."""
 
     def __init__(
-        self, data: DataConfig, index: Index, selection: Selection, negatives: int, box_score: float | None
+        self,
+        data: DataConfig,
+        index: Index,
+        selection: Selection,
+        negatives: int,
+        box_score: float | None,
+        *,
+        units: bool = False,
+        siblings: bool = False,
     ) -> None:
-        """box_score: of the boxes that samples bring as regions; None: they bring none."""
+        """box_score: of the boxes that samples bring as regions; None: they bring none. units: they bring those.
+
+        siblings: they bring the other captions of their image, as far as those are selected, and paraphrases.
+        """
         self._store = Store.open(data.store)
         self._negatives = negatives
         self._box_score = box_score
+        self._with_units, self._with_siblings = units, siblings
         self._index = index
         self._held = dict(zip(index.shards, index.files, strict=True))  # the file of each shard
         self._selection = selection
@@ -163,7 +194,9 @@ class Fetch:
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
         wrong, regions = self._wrong(shards), self._regions(files)
-        return Rows(samples, concepts, boxes, wrong, self._negatives, regions)
+        siblings, paraphrases = self._siblings(files), self._paraphrases(shards)
+        units = self._units(shards)
+        return Rows(samples, concepts, boxes, wrong, self._negatives, regions, units, siblings, paraphrases)
 
     def _files(self, shards: Collection[str]) -> dict[str, list[str] | None]:
         """The files of some shards, and which of their shards are wanted."""
@@ -200,6 +233,44 @@ class Fetch:
             f"WHERE kind IN ({', '.join(map(quote, kinds))})"
         ).fetchall()
         return {(slot, kind): caption for slot, kind, caption in found}
+
+    def _units(self, shards: Sequence[str]) -> dict[int, list[Unit]]:
+        """Units by slot."""
+        if not self._with_units:
+            return {}
+        rows = self._connection.execute(
+            "SELECT slot, kind, text, list(foil ORDER BY foil_kind) FILTER (foil IS NOT NULL) "
+            f"FROM {scan(self._store.url, UNITS, sorted(set(shards)))} JOIN _samples USING (sample_id) "
+            "GROUP BY slot, unit, kind, text ORDER BY slot, unit"
+        ).fetchall()
+        found: dict[int, list[Unit]] = {}
+        for slot, kind, text, foils in rows:
+            found.setdefault(slot, []).append(Unit(kind, text, tuple(foils or ())))
+        return found
+
+    def _siblings(self, files: Files) -> dict[int, list[str]]:
+        """The other captions of each slot's image."""
+        if not self._with_siblings:
+            return {}
+        selected = (
+            f"SELECT * FROM {scan(self._store.url, 'samples', files)} WHERE {self._selection.all('samples')}"
+        )
+        rows = self._connection.execute(
+            f"SELECT slot, list(o.caption ORDER BY o.caption_id) FROM ({selected}) o "
+            "JOIN _samples s USING (dataset, shard, key) WHERE o.caption_id <> s.caption_id GROUP BY slot"
+        ).fetchall()
+        return dict(rows)
+
+    def _paraphrases(self, shards: Sequence[str]) -> dict[int, list[str]]:
+        """Paraphrases of each slot's caption, where the store has any."""
+        if not self._with_siblings or not self._store.exists(PARAPHRASES):
+            return {}
+        rows = self._connection.execute(
+            "SELECT slot, list(p.caption ORDER BY p.caption) "
+            f"FROM {scan(self._store.url, PARAPHRASES, sorted(set(shards)))} p JOIN _samples USING (sample_id) "
+            "GROUP BY slot"
+        ).fetchall()
+        return dict(rows)
 
     def _located(self, shards: Sequence[str]) -> str:
         """SQL of the samples with where their images lie: in the cache, if they are there."""

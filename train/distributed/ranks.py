@@ -50,6 +50,16 @@ def gather(x: Tensor) -> Tensor:
     return out
 
 
+def gather_ragged(x: Tensor) -> Tensor:
+    """As `gather`, where each rank may have another b, or none."""
+    if world() == 1:
+        return x
+    counts: list[int] = gather(torch.tensor([len(x)], device=x.device)).tolist()
+    most = max(counts)
+    every = gather(torch.cat([x, x.new_zeros(most - len(x), *x.shape[1:])]))
+    return torch.cat([every[most * i : most * i + count] for i, count in enumerate(counts)])
+
+
 def mean(x: Tensor) -> Tensor:
     """Mean over ranks, without gradient."""
     x = x.detach().clone()

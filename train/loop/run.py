@@ -214,7 +214,8 @@ class Loop:
 
     def _weight(self, name: str) -> str:
         """What a loss is multiplied by in the sum, where the settings have a weight of its name."""
-        weight = getattr(self.state.config.settings, name, 1)
+        shared = self.state.model.shared_weights
+        weight = shared.get(name, getattr(self.state.config.settings, name, 1))
         return "" if weight == 1 else f" x{weight:g}"
 
     def _save(self, name: str) -> None:

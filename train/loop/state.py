@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from macco.pipeline.errors import UserError
+from macco.train.clip.lora import adapt
 from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
 from macco.train.distributed import ranks
@@ -23,8 +24,17 @@ def build_model(objective: Objective[Any, Any], clip: nn.Module, device: torch.d
     config = objective.config
     torch.manual_seed(config.seed)
     model = objective.model(clip)
+    with_bias = getattr(clip, "logit_bias", None) is not None
+    if not model.sigmoid and (config.contrast == "sigmoid" or (config.contrast == "auto" and with_bias)):
+        model.use_sigmoid()
+    model.learn_last(config.optimizer.image_blocks, model.image)
+    model.learn_last(config.optimizer.text_blocks, model.text)
     if config.model.predictors:
         take_predictors(model, Path(config.model.predictors))
+    if config.distill.weight:
+        model.teach(config.distill)
+    if config.lora.rank:
+        adapt(model.clip, config.lora)
     model.to(device)
     ranks.broadcast(model)
     return model
@@ -111,6 +121,7 @@ class State:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.after_step()
+        self.model.follow()
         if self.ema is not None:
             self.ema.update_parameters(self.model.clip)
         self.step += 1

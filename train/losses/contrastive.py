@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from macco.train.losses.sigmoid import sigmoid_contrast
+
 
 def info_nce(
     anchors: Tensor, candidates: Tensor, positives: Tensor, scale: Tensor, present: Tensor | None = None
@@ -24,6 +26,25 @@ def info_nce(
     return F.cross_entropy(logits, positives)
 
 
+def contrast(
+    anchors: Tensor,
+    candidates: Tensor,
+    positives: Tensor,
+    scale: Tensor,
+    present: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`info_nce`, or with a bias the sigmoid loss of the same pairings: each by itself, summed for each anchor."""
+    if bias is None:
+        return info_nce(anchors, candidates, positives, scale, present)
+    shape = (len(anchors), len(candidates))
+    labels = torch.full(shape, -1, dtype=torch.int8, device=anchors.device)
+    if present is not None:
+        labels.masked_fill_(~present, 0)
+    labels.scatter_(1, positives[:, None], 1)
+    return sigmoid_contrast(anchors, candidates, labels, scale, bias, len(anchors))
+
+
 def clip_contrast(
     text: Tensor,
     image: Tensor,
@@ -34,14 +55,16 @@ def clip_contrast(
     negatives: Tensor | None = None,
     negative_valid: Tensor | None = None,
     same: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE between modalities: CLIP's, MACCO's augmented alignment, or NegCLIP's.
+    """Symmetric contrast between modalities: CLIP's, MACCO's augmented alignment, or NegCLIP's.
 
     text, image: anchors [V, b, D], view 0 being the full samples; further views are masked ones.
     all_text, all_image: candidates [V, B, D].
     negatives: hard negative captions [C, D] of all ranks, more candidates for image anchors; negative_valid:
     [C] or [b, C] bool, which of them count (None: all).
     same: [b, B] bool, pairs that are no wrong answers to each other (see losses.pairs), in any view.
+    bias: of the sigmoid, which there is then in place of the softmax (SigLIP's loss where there is one view).
     The positive of anchor i in every view is the full partner i. Returns the mean of both directions.
     """
     positives = first + torch.arange(text.shape[1], device=text.device).repeat(len(text))
@@ -54,8 +77,8 @@ def clip_contrast(
             there = made.new_ones(count, len(captions)) if present is None else present
             present = torch.cat([there, made], 1)
         captions = torch.cat([captions, negatives])
-    to_image = info_nce(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale, pairs)
-    to_text = info_nce(image.flatten(0, 1), captions, positives, scale, present)
+    to_image = contrast(text.flatten(0, 1), all_image.flatten(0, 1), positives, scale, pairs, bias)
+    to_text = contrast(image.flatten(0, 1), captions, positives, scale, present, bias)
     return (to_image + to_text) / 2
 
 

@@ -18,21 +18,24 @@ from macco.train.objectives.objective import Precision
 B = TypeVar("B", bound=Batch)
 E = TypeVar("E")
 Losses = dict[str, Tensor]
+Features = dict[
+    str, Tensor
+]  # by name; the first dimension is of pairs, or of texts, patches that belong to pairs
 
 
 def backward(
     batches: Sequence[B],
     *,
-    encode: Callable[[B], tuple[Tensor, E]],
-    across: Callable[[Tensor], Losses],
+    encode: Callable[[B], tuple[Features, E]],
+    across: Callable[[Features], Losses],
     within: Callable[[B, E], Losses],
     weighted: Callable[[Losses], Tensor],
     precision: Precision,
 ) -> Losses:
     """Add the gradients of one step, whose batch is cut into `batches`, to the parameters.
 
-    encode: a micro-batch's features [b, V, D] and whatever else `within` needs of it; across: the losses of all this
-    rank's features, in that order; within: the losses of one micro-batch alone, whose sum over micro-batches is the
+    encode: a micro-batch's features and whatever else `within` needs of it; across: the losses of all this rank's
+    features, in that order; within: the losses of one micro-batch alone, whose sum over micro-batches is the
     step's; weighted: losses to their weighted sum. Returns this rank's losses, detached, and "loss". Gradients are
     this rank's: `ranks.average_gradients` comes after.
     """
@@ -49,20 +52,25 @@ def backward(
 
     with torch.no_grad(), precision():
         found = [encode(batch)[0] for batch in batches]
-    cached = torch.cat(found).requires_grad_()
+    cached = {name: torch.cat([part[name] for part in found]).requires_grad_() for name in found[0]}
     with torch.autocast(device.type, enabled=False):
         losses = across(cached)
     if losses:
         torch.autograd.backward(weighted(losses))
-    gradients = None if cached.grad is None else torch.split(cached.grad, [len(batch) for batch in batches])
+    reached = {
+        name: torch.split(x.grad, [len(part[name]) for part in found])
+        for name, x in cached.items()
+        if x.grad is not None
+    }
     for i, batch in enumerate(batches):
         with precision():
             onto, rest = encode(batch)
             parts = within(batch, rest)
-        total = weighted(parts) if parts else onto.new_zeros(())
-        if gradients is not None:
-            total = total + (onto * gradients[i]).sum()
-        torch.autograd.backward(total)
+        total = weighted(parts) if parts else torch.zeros((), device=device)
+        for name, gradients in reached.items():
+            total = total + (onto[name] * gradients[i]).sum()
+        if total.requires_grad:  # not where both towers are as they are
+            torch.autograd.backward(total)
         for name, part in parts.items():
             losses[name] = losses[name] + part if name in losses else part
         losses = {name: loss.detach() for name, loss in losses.items()}

@@ -1,13 +1,15 @@
 """The settings and the trained CLIP of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from macco.pipeline.errors import UserError
 from macco.train.clip.convert import State
 from macco.train.clip.load import LoadedClip, load_start
-from macco.train.config import TrainConfig
+from macco.train.clip.lora import adapt
+from macco.train.config import LoraSettings, TrainConfig
 from macco.train.layers import read_saved, resolve
 from macco.train.runs import checkpoint
 
@@ -44,12 +46,22 @@ def trained_clip(run: Path, weights: str = "", interpolate: float | None = None)
     start = load_start(config.model, config.seed)
     state = start.model.state_dict()
     try:
+        if config.lora.rank:
+            trained = _merged(load_start(config.model, config.seed).model, trained, config.lora)
         if share < 1:
             trained = {name: torch.lerp(state[name], value, share) for name, value in trained.items()}
         start.model.load_state_dict(state | trained)
     except RuntimeError as error:
         raise UserError(f"{config.model.name} is no longer the model that {run} started from") from error
     return start
+
+
+def _merged(clip: Any, trained: State, settings: LoraSettings) -> State:
+    """The plain CLIP's weights of those of one with adapters."""
+    tuner = adapt(clip, settings)
+    clip.load_state_dict(trained)
+    found: State = tuner.merge_and_unload().state_dict()
+    return found
 
 
 def _with_prefix(state: State, prefix: str) -> State:

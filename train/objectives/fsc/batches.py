@@ -5,30 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from macco.train.data.batch import Batch
-from macco.train.data.recipe import Recipe
+from macco.train.data.recipe import Pairs
 from macco.train.data.rows import Sample
 
 PAIR = 2  # words that stay together
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardPairs(Recipe):
-    """Crops and captions, each with the hard negatives that it has."""
+class HardPairs(Pairs):
+    """Pairs with one hard negative more: the caption's words shuffled."""
 
     shuffle: bool
 
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
-        image, _ = self.crop(sample, random)
-        hard = self.hard_negatives(sample)
+        names, image, tokens, hard = super().make(sample, random)
         if self.shuffle:
             text = shuffled(sample.caption, random)
             hard = [*hard, None if text is None else self.tokenize(text).ids]
-        return (sample.id, sample.image), image, self.tokenize(sample.caption).ids, hard
-
-    def collate(self, made: list[Any]) -> Batch:
-        names, images, tokens, hard = zip(*made, strict=True)
-        return Batch(**self.pairs(names, images, tokens, hard))
+        return names, image, tokens, hard
 
 
 def shuffled(caption: str, random: np.random.Generator) -> str | None:

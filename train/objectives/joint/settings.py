@@ -43,6 +43,10 @@ class JointConfig(ObjectiveSettings):
     def check(self, config: "TrainConfig") -> None:
         if config.ema:
             raise UserError("ema averages a CLIP's weights: leave it 0 for a joint objective")
+        if config.contrast == "sigmoid":
+            raise UserError("a joint objective contrasts no features: leave contrast as it is")
+        if config.distill.weight:
+            raise UserError("distill.weight keeps a CLIP near its start: leave it 0 for a joint objective")
         if config.interpolate < 1:
             raise UserError("interpolate mixes a CLIP with its start: leave it 1 for a joint objective")
         if self.offline > self.negatives:

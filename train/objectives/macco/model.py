@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.towers import Encoded, encode_both
+from macco.train.clip.towers import Encoded, encode_both, wide
 from macco.train.distributed import ranks
 from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
@@ -26,6 +26,7 @@ from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.model import Model
+from macco.train.objectives.pairwise import pair_ids
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,12 @@ class Macco(Model):
         stacked = torch.stack(views, dim=1)
         if e.negatives is not None:
             stacked = torch.cat([stacked, e.negatives], dim=1)
-        return F.normalize(_wide(stacked), dim=-1)
+        return F.normalize(wide(stacked), dim=-1)
+
+    def plain(self, features: Tensor) -> dict[str, Tensor]:
+        """Of the features [b, V, D] those of images, captions and hard negatives as they are, by name."""
+        views = features.shape[1] - self.method.negatives
+        return {"text": features[:, 0], "image": features[:, 1], "negatives": features[:, views:]}
 
     def contrastive(
         self, features: Tensor, negative_valid: Tensor | None = None, ids: PairIds | None = None
@@ -149,7 +155,7 @@ class Macco(Model):
         every_id = None if ids is None else ids.gathered()
         shared = None if ids is None or every_id is None else same(ids, every_id, first)
         everywhere = ranks.gather(features)
-        scale = _wide(self.clip.logit_scale).exp().squeeze()
+        scale = self.scale()
         local, every = features.transpose(0, 1), everywhere.transpose(0, 1)  # [V, b, D], [V, B, D]
         views = 4 if m.masked_views else 2
         losses: dict[str, Tensor] = {}
@@ -180,6 +186,7 @@ class Macco(Model):
                 negatives,
                 valid,
                 shared,
+                self.bias(),
             )
         if m.mir:
             sides = [(local[i + 2], local[i], every[i + 2], every[i], scale, first, shared) for i in (0, 1)]
@@ -188,17 +195,7 @@ class Macco(Model):
 
     def pair_ids(self, batches: Sequence[MaskedBatch]) -> PairIds | None:
         """What the pairs of this rank's micro-batches are made of; None where that does not count."""
-        if self.method.duplicate_negatives or batches[0].image_ids is None:
-            return None
-
-        def joined(name: str) -> Tensor | None:
-            parts = [part for batch in batches if (part := getattr(batch, name)) is not None]
-            return torch.cat(parts) if parts else None
-
-        image, caption = joined("image_ids"), joined("caption_ids")
-        assert image is not None
-        assert caption is not None
-        return PairIds(image, caption, joined("negative_ids"))
+        return None if self.method.duplicate_negatives else pair_ids(batches)
 
     def _on_negatives(
         self,
@@ -261,11 +258,11 @@ class Macco(Model):
         """
         losses: dict[str, Tensor] = {}
         if self.method.mlm:
-            logits = _wide(self.words(batch, encodings))
+            logits = wide(self.words(batch, encodings))
             losses["mlm"] = masked_words(logits, batch.tokens, batch.text_slots, samples[0])
         if self.method.mim:
-            rebuilt = _wide(self.rebuilt(batch, encodings))
-            target = _wide(patch_pixels(pixels, self.image.patch, batch.patch_slots))
+            rebuilt = wide(self.rebuilt(batch, encodings))
+            target = wide(patch_pixels(pixels, self.image.patch, batch.patch_slots))
             normalise = self.method.normalise_pixels
             losses["mim"] = masked_pixels(rebuilt, target, batch.patch_slots, samples[1], normalise=normalise)
         if self.method.congruence:
@@ -312,11 +309,13 @@ class Macco(Model):
             losses = self.contrastive(self.features(encodings), batch.negative_valid, self.pair_ids([batch]))
         samples = samples or masked_samples([batch], pixels.device)
         losses |= self.reconstruction(batch, encodings, pixels, samples)
+        losses |= self.taught(batch, self.plain(self.features(encodings)))
         return losses | {"loss": self.weighted(losses)}
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the losses that are on."""
-        return torch.stack([getattr(self.method, name) * loss for name, loss in losses.items()]).sum()
+        weights = vars(self.method) | self.shared_weights
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 def masked_samples(batches: Sequence[MaskedBatch], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -325,8 +324,3 @@ def masked_samples(batches: Sequence[MaskedBatch], device: torch.device) -> tupl
     text, image = ranks.mean(torch.tensor(counts, dtype=torch.float32, device=device)).unbind()
     least = 1 / ranks.world()  # nothing masked anywhere: a loss of 0, not 0 / 0
     return text.clamp(min=least), image.clamp(min=least)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Float32 where the tensor is narrower."""
-    return x if x.dtype == torch.float64 else x.float()

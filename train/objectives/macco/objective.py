@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from macco.train.clip.load import load_start
 from macco.train.config import DataConfig
 from macco.train.data.loader import open_loader
 from macco.train.data.tokens import Tokenize
@@ -19,6 +18,7 @@ from macco.train.objectives.macco.step import backward
 from macco.train.objectives.noise import random_pairs
 from macco.train.objectives.objective import Example, Log, Objective, Precision, Step
 from macco.train.runs import checkpoint
+from macco.train.runs.weights import trained_clip
 
 TEXT_MASK, PATCH_MASK = 3, 0.3  # of a random batch: masked tokens, masked share of patches, as in COCO
 
@@ -75,9 +75,11 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         return {"logit_scale": float(model.clip.logit_scale.detach().exp())}
 
     def examples(self, run: Path, count: int) -> list[Example]:
-        start, cpu = load_start(self.config.model, self.config.seed), torch.device("cpu")
+        start, cpu = trained_clip(run, checkpoint.LATEST, 1.0), torch.device("cpu")
         model = self.model(start.model)
-        model.load_state_dict(checkpoint.load(run, checkpoint.LATEST)["model"])
+        found = checkpoint.load(run, checkpoint.LATEST)["model"]
+        new = {name: found[name] for name in model.state_dict() if not name.startswith("clip.")}
+        model.load_state_dict(new, strict=False)
         data = replace(self.config.data, batch_size=count, workers=0)
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)

@@ -57,6 +57,8 @@ class Method(ObjectiveSettings):
             raise UserError(
                 "method.congruence listens to blocks that compile=true closes: leave one of them off"
             )
+        if config.lora.rank and (self.freeze or self.congruence):
+            raise UserError("lora.rank does not go together with method.freeze or method.congruence")
         if not (self.contrast or self.mir or self.mlm or self.mim):
             raise UserError(
                 "every loss is off: set one of method.contrast, method.mir, method.mlm, method.mim"

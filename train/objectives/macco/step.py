@@ -25,19 +25,21 @@ def backward(
     exist = [batch.negative_valid for batch in batches if batch.negative_valid is not None]
     valid, ids = torch.cat(exist) if exist else None, model.pair_ids(batches)
 
-    def encode(batch: MaskedBatch) -> tuple[Tensor, tuple[Tensor, Encodings]]:
+    def encode(batch: MaskedBatch) -> tuple[accumulate.Features, tuple[Tensor, Encodings, Tensor]]:
         pixels = model.pixels(batch.images)
         encodings = model.encode(batch, pixels, alone=alone)
-        return model.features(encodings), (pixels, encodings)
+        features = model.features(encodings)
+        return {"views": features}, (pixels, encodings, features)
 
-    def within(batch: MaskedBatch, seen: tuple[Tensor, Encodings]) -> dict[str, Tensor]:
-        pixels, encodings = seen
-        return model.reconstruction(batch, encodings, pixels, samples, size)
+    def within(batch: MaskedBatch, seen: tuple[Tensor, Encodings, Tensor]) -> dict[str, Tensor]:
+        pixels, encodings, features = seen
+        losses = model.reconstruction(batch, encodings, pixels, samples, size)
+        return losses | model.taught(batch, model.plain(features))
 
     return accumulate.backward(
         batches,
         encode=encode,
-        across=lambda features: model.contrastive(features, valid, ids),
+        across=lambda features: model.contrastive(features["views"], valid, ids),
         within=within,
         weighted=model.weighted,
         precision=precision,
