@@ -7,16 +7,25 @@ import duckdb
 import pyarrow as pa
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
+from macco.pipeline.readonly import seal
 from macco.pipeline.store import Store
 from macco.pipeline.views import views_sql
 
 
 def connect(
-    store: Store, *, views: bool = True, memory: str | None = None, threads: int | None = None
+    store: Store,
+    *,
+    views: bool = True,
+    memory: str | None = None,
+    threads: int | None = None,
+    sealed: bool = False,
+    beside: Folder | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection, in memory, that can read the store's files and has its views.
 
     memory: at most so much ("2GB"); more goes to a temporary folder, and rows come in no order of their own.
+    sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
     if not store.local:
@@ -30,6 +39,8 @@ def connect(
             connection.execute(views_sql(store.url))
         except duckdb.Error as error:
             raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
+    if sealed:
+        seal(connection, store, *([beside] if beside is not None else []))
     return connection
 
 

@@ -59,8 +59,16 @@ def sql(
             help="Write STORE/views.sql anew, for the duckdb command: a store that has moved.",
         ),
     ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Run one SELECT that reaches no file outside the store: SQL of others."
+        ),
+    ] = False,
 ) -> None:
     """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+
+    It is DuckDB as you run it: it may read and write your files. For SQL that is not yours there is --read-only.
 
     Examples:
 
@@ -78,7 +86,7 @@ def sql(
     elif query is None:
         raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
     if query is not None:
-        ask(store, query, format, out)
+        ask(store, query, format, out, read_only=read_only)
 
 
 def score(

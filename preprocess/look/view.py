@@ -12,6 +12,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.pictures import ImageError, decode, read_image_bytes
 from macco.pipeline.query import connect, dicts, reason
+from macco.pipeline.readonly import conjuncts
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, TABLES
 from macco.pipeline.store import Store
 
@@ -54,7 +55,7 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
 
     A condition that names columns of concepts or boxes is met by a sample that has one such concept or box.
     """
-    connection = connect(store)
+    connection = connect(store, sealed=True)
     columns = 'dataset, shard, key, source, member, "offset", size, status, error'
     rows = connection.execute(
         f"SELECT {columns}, list(sample_id ORDER BY caption_id), list(caption ORDER BY caption_id) "
@@ -84,11 +85,12 @@ def _meeting(connection: "duckdb.DuckDBPyConnection", where: str) -> str:
     """SQL of the samples that meet a condition; the coarsest table whose columns it is about is looked at."""
     import duckdb
 
+    where = " AND ".join(f"({sql})" for sql in conjuncts(where)) or "true"
     ids = ", ".join(("sample_id", "dataset", "shard", "key", "caption_id"))
     concepts = f"samples LEFT JOIN concepts USING ({ids})"
     problem = ""
     for relation in ("samples", concepts, f"{concepts} LEFT JOIN boxes USING (concept_id, {ids})"):
-        meeting = f"(FROM samples WHERE sample_id IN (SELECT sample_id FROM {relation} WHERE (\n{where}\n)))"
+        meeting = f"(FROM samples WHERE sample_id IN (SELECT sample_id FROM {relation} WHERE {where}))"
         try:
             connection.execute(f"EXPLAIN {meeting}").fetchall()
             return meeting

@@ -88,7 +88,7 @@ def build(
 
     Raises UserError if no sample is left.
     """
-    with connect(store, views=False, memory="2GB") as connection:
+    with connect(store, views=False, memory="2GB", sealed=True) as connection:
         shards, files, sizes = _shards(store, connection)
         begins = np.concatenate([[0], np.cumsum(sizes)])
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}

@@ -110,7 +110,9 @@ class Fetch:
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
-        self._connection = connect(self._store, views=False, memory="400MB", threads=1)
+        self._connection = connect(
+            self._store, views=False, memory="400MB", threads=1, sealed=True, beside=self._cache
+        )
 
     def __call__(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:
         """Fetch the samples of some pieces in an epoch."""
