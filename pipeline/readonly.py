@@ -9,6 +9,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final
 
 import duckdb
@@ -97,10 +98,16 @@ def _parsed(sql: str, said: str) -> dict[str, Any]:
     return tree
 
 
+@cache
+def _parser() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 1})
+    seal(connection)
+    return connection
+
+
 def _ask(sql: str, value: str) -> str:
-    with duckdb.connect() as connection:
-        ((text,),) = connection.execute(sql, [value]).fetchall()
-        return str(text)
+    ((text,),) = _parser().cursor().execute(sql, [value]).fetchall()
+    return str(text)
 
 
 def _check(tree: Any, said: str, functions: Sequence[str]) -> None:

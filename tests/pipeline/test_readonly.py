@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
@@ -220,6 +220,7 @@ def test_a_store_that_is_no_folder_is_sealed_too(tmp_path: Path) -> None:
                 connection.execute(f"FROM read_csv('{path}')")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_text_is_a_condition_or_refused(text: str) -> None:
     try:
@@ -230,6 +231,7 @@ def test_text_is_a_condition_or_refused(text: str) -> None:
     assert again == parts
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_text_is_a_question_or_refused(text: str) -> None:
     with contextlib.suppress(UserError):
