@@ -1,0 +1,24 @@
+"""The rows of some shards of a store: the files that hold them, and no others."""
+
+from collections.abc import Sequence
+
+from macco.pipeline.schema import TABLES
+from macco.pipeline.store import Store
+from macco.pipeline.views import quote, scan
+
+
+class Tables:
+    """Where a store's shards lie. A store of ten thousand files is not opened whole for a few rows."""
+
+    def __init__(self, store: Store) -> None:
+        self._url = store.url
+        several = bool(store.description().get("compacted"))  # shards in one file
+        self._files = {name: one["file"] for name, one in store.records().items()} if several else {}
+
+    def of(self, shards: Sequence[str]) -> dict[str, str]:
+        """SQL of the rows of some shards, by the table's name."""
+        files = sorted({self._files.get(shard, shard) for shard in shards})
+        own = ", ".join(map(quote, shards))
+        return {
+            name: f"(SELECT * FROM {scan(self._url, name, files)} WHERE shard IN ({own}))" for name in TABLES
+        }
