@@ -4,12 +4,7 @@ Prints seconds until the server answers, until its index stands, and of each req
 first time (nothing is kept) and the second.
 """
 
-import argparse
-import json
-import time
-import urllib.request
 from pathlib import Path
-from urllib.parse import urlencode
 
 import duckdb
 

@@ -154,6 +154,37 @@ def view(
     print(f"{count} images in {out}")
 
 
+def serve(
+    path: StorePath,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Anywhere but on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.", show_envvar=True),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
+
+    Examples:
+
+      macco-prep serve store
+      ssh -L 8765:localhost:8765 cluster macco-prep serve /data/store
+    """
+    from macco.pipeline.page.app import store_app
+    from macco.pipeline.page.gallery import Gallery
+    from macco.pipeline.page.server import serve as listen
+    from macco.pipeline.store import Store
+
+    gallery = Gallery(Store.open(path))
+    gallery.start()
+    listen(
+        lambda token: store_app(gallery, threshold=threshold, token=token), host=host, port=port, token=token
+    )
+
+
 def compact(
     path: StorePath,
     out: Out,

@@ -78,11 +78,10 @@ class Chosen:
         found["split"] = {one: int(splits[i + 1]) for i, one in enumerate(SPLITS) if splits[i + 1]}
         for name, values in (("dataset", index.datasets), ("shard", index.shards)):
             mask = self._without(name).mask
-            sums = np.add.reduceat(np.append(mask, False), index.starts[:-1]) if values else []
-            sizes = np.diff(index.starts)
+            before = np.concatenate([[0], np.cumsum(mask)])[list(index.starts)]
             counts: dict[str, int] = {}
-            for value, count, size in zip(values, sums, sizes, strict=True):
-                counts[value] = counts.get(value, 0) + (int(count) if size else 0)
+            for value, count in zip(values, np.diff(before).tolist(), strict=True):
+                counts[value] = counts.get(value, 0) + count
             found[name] = counts
         without = self._without("tag").mask
         found["tag"] = {tag: int((without & self._met("tag", tag)[: len(index)]).sum()) for tag in tags}
@@ -93,7 +92,8 @@ class Chosen:
     def _without(self, facet: str) -> "Chosen":
         if not getattr(self.filter, facet):
             return self
-        return Chosen(self.index, replace(self.filter, **{facet: ()}), self._met)
+        none: dict[str, Any] = {facet: ()}
+        return Chosen(self.index, replace(self.filter, **none), self._met)
 
     def _kinds(self) -> dict[str, int]:
         index, pairs = self.index, self._pairs
@@ -108,7 +108,7 @@ class Chosen:
     def _concepts(self, like: str, top: int, chosen: set[str]) -> list[dict[str, Any]]:
         index = self.index
         counts = np.bincount(index.pair_term[self._pairs], minlength=len(index.terms))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for number in np.argsort(-counts, kind="stable").tolist():
             kind, lemma = index.terms[number]
             name = f"{kind}:{lemma}"

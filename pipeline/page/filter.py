@@ -42,8 +42,9 @@ class Filter:
         for name, known in (("kind", KINDS), ("status", STATUSES), ("split", SPLITS)):
             if wrong := set(facets[name]) - {str(one) for one in known}:
                 raise UserError(f"{name} is {min(wrong)!r}: choose of {', '.join(known)}")
-        if wrong := [one for one in facets["concept"] if one.partition(":")[0] not in KINDS]:
-            raise UserError(f"concept is {wrong[0]!r}: kind:lemma, for example object:dog")
+        for one in facets["concept"]:
+            if one.partition(":")[0] not in KINDS:
+                raise UserError(f"concept is {one!r}: kind:lemma, for example object:dog")
         last = {name: values[-1] for name, values in found.items()}
         if (sort := last.get("sort", "store")) not in SORTS:
             raise UserError(f"sort is {sort!r}: choose one of {', '.join(SORTS)}")

@@ -1,7 +1,9 @@
-"""What the page filters, counts and sorts by, as arrays in memory: filled shard by shard while the page is looked at."""
+"""What the page filters, counts and sorts by, as arrays in memory: filled shard by shard while it is looked at."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
@@ -10,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from macco.pipeline.page.tables import Tables
 from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Status
 from macco.pipeline.store import Store
-from macco.pipeline.page.tables import Tables
 from macco.pipeline.views import GROUNDS
 
 KINDS: Final = (OBJECT, ATTRIBUTE, RELATION)
@@ -38,37 +40,34 @@ _SQL: Final = f"""
         SELECT concept_id, list(level) AS levels, max(level) AS level, max(score) AS score
         FROM (SELECT concept_id, score, {_LEVEL} AS level FROM {{boxes}}) GROUP BY concept_id;
     CREATE OR REPLACE TEMP TABLE named AS
-        SELECT image, kind, lemma, coalesce(level, 0) AS level, score, CASE kind WHEN '{OBJECT}' THEN levels END AS levels
+        SELECT image, kind, lemma, coalesce(level, 0) AS level, score,
+               CASE kind WHEN '{OBJECT}' THEN levels END AS levels
         FROM (SELECT shard, key, kind, lemma, unnest({GROUNDS}) AS object FROM {{concepts}} WHERE part = 0) c
         JOIN found USING (shard, key) LEFT JOIN grounds ON grounds.concept_id = c.object"""
-
-
-def _none(kind: Any) -> Any:
-    return field(default_factory=lambda: np.zeros(0, kind))
 
 
 @dataclass(frozen=True)
 class Index:
     """Images, and what can be asked of them. Image i is the i-th of the store: shards by name, their rows in order."""
 
-    share: float = 0.0  # of the store's shards that are in
-    shards: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()  # of each shard
-    starts: tuple[int, ...] = (0,)  # each shard's first image; one more at the end
-    keys: tuple[pa.Array, ...] = ()  # of each shard's images
-    captions: NDArray[np.int32] = _none(np.int32)  # [images]: how many
-    statuses: NDArray[np.uint32] = _none(np.uint32)  # [images]: a bit for each of STATUSES
-    splits: NDArray[np.int8] = _none(np.int8)  # [images]: place in SPLITS, -1 for none
-    scores: NDArray[np.float32] = _none(np.float32)  # [images]: the best box's, -1 for none
-    terms: tuple[tuple[str, str], ...] = ()  # kind and lemma, by number
+    share: float  # of the store's shards that are in
+    shards: tuple[str, ...]
+    datasets: tuple[str, ...]  # of each shard
+    starts: tuple[int, ...]  # each shard's first image; one more at the end
+    keys: tuple[pa.Array, ...]  # of each shard's images
+    captions: NDArray[np.int32]  # [images]: how many
+    statuses: NDArray[np.uint32]  # [images]: a bit for each of STATUSES
+    splits: NDArray[np.int8]  # [images]: place in SPLITS, -1 for none
+    scores: NDArray[np.float32]  # [images]: the best box's, -1 for none
+    terms: tuple[tuple[str, str], ...]  # kind and lemma, by number
     # Each image and term of it once, images in order, with the best level of its boxes: [pairs]
-    pair_image: NDArray[np.int32] = _none(np.int32)
-    pair_term: NDArray[np.int32] = _none(np.int32)
-    pair_level: NDArray[np.uint8] = _none(np.uint8)
+    pair_image: NDArray[np.int32]
+    pair_term: NDArray[np.int32]
+    pair_level: NDArray[np.uint8]
     # Boxes of objects: [boxes]
-    box_image: NDArray[np.int32] = _none(np.int32)
-    box_term: NDArray[np.int32] = _none(np.int32)
-    box_level: NDArray[np.uint8] = _none(np.uint8)
+    box_image: NDArray[np.int32]
+    box_term: NDArray[np.int32]
+    box_level: NDArray[np.uint8]
 
     def __len__(self) -> int:
         """Number of images."""
@@ -79,6 +78,19 @@ class Index:
         shard = int(np.searchsorted(self.starts, image, "right")) - 1
         return self.datasets[shard], self.shards[shard], self.keys[shard][image - self.starts[shard]].as_py()
 
+    def find(self, name: str) -> int | None:
+        """The number of the image dataset/shard/key, if it is in."""
+        for at in (i for i, letter in enumerate(name) if letter == "/"):
+            shard = self._shard.get(name[:at])
+            if shard is not None and (row := pc.index(self.keys[shard], name[at + 1 :]).as_py()) >= 0:
+                return int(self.starts[shard] + row)
+        return None
+
+    @cached_property
+    def _shard(self) -> dict[str, int]:
+        both = zip(self.datasets, self.shards, strict=True)
+        return {f"{dataset}/{shard}": number for number, (dataset, shard) in enumerate(both)}
+
     def table(self) -> pa.Table:
         """Of all images: shard, key, image."""
         sizes = np.diff(self.starts)
@@ -88,9 +100,18 @@ class Index:
         return pa.table({"shard": names, "key": keys, "image": np.arange(len(self), dtype=np.int32)})
 
 
+def nothing() -> Index:
+    """An index before the first shard."""
+    numbers = {"captions": np.int32, "statuses": np.uint32, "splits": np.int8, "scores": np.float32}
+    for what in ("pair", "box"):
+        numbers |= {f"{what}_image": np.int32, f"{what}_term": np.int32, f"{what}_level": np.uint8}
+    none: dict[str, Any] = {name: np.zeros(0, kind) for name, kind in numbers.items()}
+    return Index(share=0.0, shards=(), datasets=(), starts=(0,), keys=(), terms=(), **none)
+
+
 def fill(store: Store) -> Iterator[Index]:
     """Read a store, a few shards more in each index that is yielded; the last has them all."""
-    tables, index = Tables(store), Index()
+    tables, index = Tables(store), nothing()
     shards = sorted(store.committed())
     with connect(store, views=False, sealed=True) as connection:
         size, done = 1, 0  # the first is there in no time
@@ -100,7 +121,7 @@ def fill(store: Store) -> Iterator[Index]:
             index = _grown(index, connection, tables, some, done / len(shards))
             yield index
     if not shards:
-        yield Index(share=1.0)
+        yield replace(index, share=1.0)
 
 
 def _grown(
@@ -128,7 +149,7 @@ def _grown(
     # A shard that holds nothing has no rows.
     sizes = {one["values"]: one["counts"] for one in pc.value_counts(images["shard"]).to_pylist()}
     starts = base + np.cumsum([0, *(sizes.get(shard, 0) for shard in shards)])
-    own = [images.slice(a - base, b - a) for a, b in zip(starts, starts[1:], strict=False)]
+    own = [images.slice(a - base, b - a) for a, b in pairwise(starts)]
     first = pc.list_element(pc.split_pattern(images["key"], "/", max_splits=1), 0)
     splits = pc.fill_null(pc.index_in(first, pa.array(SPLITS)), -1)
 
