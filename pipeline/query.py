@@ -10,6 +10,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.readonly import seal
 from macco.pipeline.store import Store
+from macco.pipeline.tags import view_sql
 from macco.pipeline.views import views_sql
 
 
@@ -39,6 +40,7 @@ def connect(
             connection.execute(views_sql(store.url))
         except duckdb.Error as error:
             raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
+    connection.execute(view_sql(store))
     if sealed:
         seal(connection, store, *([beside] if beside is not None else []))
     return connection

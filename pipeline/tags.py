@@ -30,7 +30,7 @@ _WRITING = Lock()
 
 
 def view_sql(store: Folder) -> str:
-    """SQL that makes the view `tags`, empty where nobody has tagged anything."""
+    """SQL that makes the view `tags` (sample_id, tag, at), empty where nobody has tagged anything."""
     there = store.exists(NAME)
     rows = (
         parquet(literal(store.path(NAME) if store.local else f"{store.url}/{NAME}"))
@@ -45,6 +45,14 @@ def read(store: Folder) -> pa.Table:
     if not store.exists(NAME):
         return TAGS.empty_table()
     return pq.read_table(io.BytesIO(store.read(NAME))).cast(TAGS)
+
+
+def by_sample(store: Folder) -> dict[str, list[str]]:
+    """The tags of each sample that has any."""
+    found: dict[str, list[str]] = {}
+    for row in read(store).to_pylist():
+        found.setdefault(row["sample_id"], []).append(row["tag"])
+    return found
 
 
 def change(store: Folder, samples: Iterable[str], tag: str, on: bool) -> None:

@@ -1,14 +1,12 @@
 """What the page asks for: its own files, JSON about one store, the store's images. Tags are all that is written."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from macco.pipeline.errors import UserError
@@ -16,22 +14,17 @@ from macco.pipeline.page.figures import BROKEN
 from macco.pipeline.page.filter import Filter
 from macco.pipeline.page.gallery import PER_PAGE, Gallery
 from macco.pipeline.page.guard import Guard
+from macco.pipeline.page.html import SCRIPTS, linked, static
 
 SIDES: Final = (64, 2048)  # pixels of an image's long side that may be asked for
-TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 Answer = Callable[[Request], Any]
 
 
-@cache
-def static(name: str) -> str:
-    """A file that the page is made of."""
-    return (files("macco.pipeline.page") / "static" / name).read_text("utf-8")
-
-
-def page(name: str = "index.html") -> Callable[[Request], Response]:
-    """Answers with one of the page's own files."""
-    return lambda request: Response(static(name), media_type=TYPES[name.rpartition(".")[2]])
+def own(name: str, text: str) -> Route:
+    """One of the page's own files."""
+    return Route(f"/{name}", lambda request: Response(text, media_type=TYPES[name.rpartition(".")[2]]))
 
 
 def store_app(
@@ -49,14 +42,14 @@ def store_app(
 
     def store(request: Request) -> Any:
         url = gallery.store.url
-        own = {
+        known = {
             "store": url,
             "name": url.rstrip("/").rpartition("/")[2],
             "threshold": threshold,
             "page": PER_PAGE,
         }
         settings = gallery.store.description()["settings"]
-        return own | {"settings": settings, "failed": gallery.failed, **(about or {})}
+        return known | {"settings": settings, "failed": gallery.failed, **(about or {})}
 
     def figures(request: Request) -> Any:
         at, limit = (_number(request, name, default) for name, default in (("at", 0), ("limit", PER_PAGE)))
@@ -88,8 +81,8 @@ def store_app(
 
     routes = [
         *more,
-        Route("/", page()),
-        *(Route(f"/{name}", page(name)) for name in ("style.css", "figure.js", "app.js")),
+        Route("/", lambda request: HTMLResponse(linked("index.html", SCRIPTS))),
+        *(own(name, static(name)) for name in ("style.css", *SCRIPTS)),
         Route("/api/store", _json(store)),
         Route("/api/figures", _json(figures)),
         Route("/api/figure", _json(lambda request: gallery.figure(request.query_params.get("id", "")))),

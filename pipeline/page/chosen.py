@@ -114,7 +114,7 @@ class Chosen:
             name = f"{kind}:{lemma}"
             if name in chosen or (len(rows) < top and counts[number] and like in lemma):
                 rows.append({"name": name, "kind": kind, "lemma": lemma, "count": int(counts[number])})
-        return rows
+        return sorted(rows, key=lambda row: row["name"] not in chosen)
 
     @cached_property
     def _images(self) -> Mask:

@@ -23,7 +23,6 @@ from macco.pipeline.page.tables import Tables
 from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import NEGATIVES
 from macco.pipeline.store import Store
-from macco.pipeline.views import scan
 
 SECONDS: Final = 60  # after which a condition is given up
 KEPT: Final = 16  # filters, conditions and places of images that are remembered
@@ -47,7 +46,7 @@ class Gallery:
         self._asking: duckdb.DuckDBPyConnection | None = None
         self._kept = Kept(KEPT)
         self._places = Kept(50 * KEPT)
-        self._tags = self._read_tags()
+        self._tags = tags.by_sample(self.store)
 
     def start(self) -> None:
         """Let the index fill beside whatever is asked; the first shard is waited for."""
@@ -102,7 +101,7 @@ class Gallery:
         """Put a tag on all captions of an image, or take it off; its tags from now on."""
         figure = self.figure(name)
         tags.change(self.store, [caption["sample_id"] for caption in figure["captions"]], tag, on)
-        self._tags = self._read_tags()
+        self._tags = tags.by_sample(self.store)
         self._kept.forget()
         with self._views:
             self._asking = None  # whose view of the tags is the old one
@@ -145,20 +144,11 @@ class Gallery:
                     raise UserError(f"--where {where!r}: DuckDB: {reason(error)}") from error
 
     def _figures(self, names: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
-        shards = sorted({shard for _, shard, _ in names})
-        tables = self._tables.of(shards)
-        if own := [shard for shard in shards if shard in self._negatives]:
-            tables[NEGATIVES] = scan(self.store.url, NEGATIVES, own)
+        tables = self._tables.of(sorted({shard for _, shard, _ in names}), self._negatives)
         with self._rows.cursor() as cursor:
             found = figures(cursor, tables, names, self._tags)
         for figure in found:
             self._places(figure["id"], partial(_place, figure))
-        return found
-
-    def _read_tags(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for row in tags.read(self.store).to_pylist():
-            found.setdefault(row["sample_id"], []).append(row["tag"])
         return found
 
 

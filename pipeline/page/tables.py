@@ -1,8 +1,8 @@
 """The rows of some shards of a store: the files that hold them, and no others."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote, scan
 
@@ -15,10 +15,13 @@ class Tables:
         several = bool(store.description().get("compacted"))  # shards in one file
         self._files = {name: one["file"] for name, one in store.records().items()} if several else {}
 
-    def of(self, shards: Sequence[str]) -> dict[str, str]:
-        """SQL of the rows of some shards, by the table's name."""
+    def of(self, shards: Sequence[str], negatives: Collection[str] = ()) -> dict[str, str]:
+        """SQL of the rows of some shards, by the table's name; of their negatives, too, where any has some."""
         files = sorted({self._files.get(shard, shard) for shard in shards})
         own = ", ".join(map(quote, shards))
-        return {
+        found = {
             name: f"(SELECT * FROM {scan(self._url, name, files)} WHERE shard IN ({own}))" for name in TABLES
         }
+        if wrong := [shard for shard in shards if shard in negatives]:
+            found[NEGATIVES] = scan(self._url, NEGATIVES, wrong)
+        return found
