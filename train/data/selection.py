@@ -10,6 +10,7 @@ import pyarrow as pa
 from macco.pipeline.errors import UserError
 from macco.pipeline.readonly import conjuncts, seal
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from macco.pipeline.tags import TAGS
 from macco.pipeline.views import GROUNDS, quote, scan
 from macco.train.config import MaskConfig
 from macco.train.data.masks import masked_kinds
@@ -53,6 +54,7 @@ class Selection:
             raise UserError(f"keep is {keep!r}: choose all, concept or box")
         clauses = [Clause(f"status = '{OK}'", "samples"), Clause(f"score >= {masks.box_score}", "boxes")]
         with duckdb.connect() as connection:
+            connection.register("tags", TAGS.empty_table())
             seal(connection)
             clauses += [_clause(connection, sql) for sql in conjuncts(where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
