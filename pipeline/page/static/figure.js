@@ -90,7 +90,7 @@ function drawPicture(read, source, large) {
     svg("defs", {}, svg("marker",
       { id: marker, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 5, markerHeight: 5, orient: "auto-start-reverse" },
       svg("path", { d: "M0 0L8 4L0 8z", class: "head" }))));
-  const labels = [], named = new Set();
+  const labels = [], rects = [], named = new Set();
   const centres = new Map();
   for (const box of read.boxes) { // best first
     const [x0, y0, x1, y1] = box.corners;
@@ -98,12 +98,17 @@ function drawPicture(read, source, large) {
     const first = !named.has(concept?.colour);
     named.add(concept?.colour);
     const shared = { "data-c": box.tokens.join(" "), "data-score": box.score, ...tint(concept?.colour) };
-    drawing.append(svg("rect", { ...shared, x: x0 * WIDE, y: y0 * high, width: (x1 - x0) * WIDE, height: (y1 - y0) * high, rx: 3 }));
+    // Boxes that lie on each other are one to the pointer.
+    const same = read.boxes.filter((other) => overlap(box.corners, other.corners) > 0.8).flatMap((other) => other.tokens);
+    const drawn = { ...shared, "data-lights": [...new Set(same)].join(" ") };
+    rects.push(svg("rect", { ...drawn, x: x0 * WIDE, y: y0 * high, width: (x1 - x0) * WIDE, height: (y1 - y0) * high, rx: 3 }));
     labels.push(el("span", { ...shared, class: first ? "label best" : "label", "--x": `${100 * x0}%`, "--y": `${100 * y0}%` },
       concept?.phrase || "", el("b", {}, shareOf(box.score))));
     for (const one of box.tokens)
       if (!centres.has(one)) centres.set(one, { x: (x0 + x1) / 2 * WIDE, y: (y0 + y1) / 2 * high, w: (x1 - x0) / 2 * WIDE, h: (y1 - y0) / 2 * high, score: box.score });
   }
+  const area = (rect) => rect.getAttribute("width") * rect.getAttribute("height");
+  drawing.append(...rects.sort((a, b) => area(b) - area(a))); // a small one is never under a large one
   for (const [name, concept] of read.concepts) {
     const [from, to] = concept.kind === "relation" && concept.grounds.length === 2 ? concept.grounds.map((one) => centres.get(one)) : [];
     if (!from || !to || (from.x === to.x && from.y === to.y)) continue;
