@@ -13,11 +13,17 @@ class Tables:
     def __init__(self, store: Store) -> None:
         self._url = store.url
         several = bool(store.description().get("compacted"))  # shards in one file
-        self._files = {name: one["file"] for name, one in store.records().items()} if several else {}
+        self._files: dict[str, str] = (
+            {name: one["file"] for name, one in store.records().items()} if several else {}
+        )
+
+    def file(self, shard: str) -> str:
+        """The stem of the files that hold a shard."""
+        return self._files.get(shard, shard)
 
     def of(self, shards: Sequence[str], negatives: Collection[str] = ()) -> dict[str, str]:
         """SQL of the rows of some shards, by the table's name; of their negatives, too, where any has some."""
-        files = sorted({self._files.get(shard, shard) for shard in shards})
+        files = sorted({self.file(shard) for shard in shards})
         own = ", ".join(map(quote, shards))
         found = {
             name: f"(SELECT * FROM {scan(self._url, name, files)} WHERE shard IN ({own}))" for name in TABLES
