@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,11 +179,11 @@ def serve(
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
 
-    gallery = Gallery(Store.open(path))
-    gallery.start()
-    listen(
-        lambda token: store_app(gallery, threshold=threshold, token=token), host=host, port=port, token=token
-    )
+    with closing(Gallery(Store.open(path))) as gallery:
+        gallery.start()
+        listen(
+            lambda key: store_app(gallery, threshold=threshold, token=key), host=host, port=port, token=token
+        )
 
 
 def compact(

@@ -1,6 +1,7 @@
 """macco-train: the commands of stage 2. Each imports what it needs when it runs, so that --help is quick."""
 
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,11 +143,11 @@ def serve(
     url = store or (first.data.store if first and Path(first.data.store, "store.json").is_file() else None)
     if not runs and url is None:
         raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
-    gallery = Gallery(Store.open(url)) if url else None
-    if gallery is not None:
-        gallery.start()
     threshold = first.masks.box_score if first else 0.35
-    listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)
+    with closing(Gallery(Store.open(url))) if url else nullcontext() as gallery:
+        if gallery is not None:
+            gallery.start()
+        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)
 
 
 @app.command()

@@ -42,6 +42,9 @@ class Gallery:
         self._tables = Tables(store)
         self._negatives = store.names(".parquet", NEGATIVES)
         self._rows = connect(store, views=False, sealed=True)
+        self._filling = connect(store, views=False, sealed=True)
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._views = threading.Lock()
         self._asking: duckdb.DuckDBPyConnection | None = None
         self._kept = Kept(KEPT)
@@ -54,20 +57,34 @@ class Gallery:
 
         def work() -> None:
             try:
-                for index in fill(self.store):
+                for index in fill(self.store, self._filling):
                     self.index = index
                     first.set()
+                    if self._closed:
+                        return
             except (duckdb.Error, OSError, UserError, pa.ArrowException) as error:
                 self.failed = reason(error) if isinstance(error, duckdb.Error) else str(error)
             finally:
                 first.set()
 
-        threading.Thread(target=work, daemon=True).start()
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
         first.wait()
+
+    def close(self) -> None:
+        """Stop filling: the interpreter must not end while DuckDB is at work in a thread."""
+        self._closed = True
+        if self._thread is not None:
+            while self._thread.is_alive():
+                self._filling.interrupt()
+                self._thread.join(0.1)
+        for connection in (self._filling, self._rows, self._asking):
+            if connection is not None:
+                connection.close()
 
     def fill(self) -> None:
         """Have all of the index."""
-        for index in fill(self.store):
+        for index in fill(self.store, self._filling):
             self.index = index
 
     def figures(self, filter: Filter, at: int = 0, limit: int = PER_PAGE) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from macco.pipeline.page.tables import Tables
-from macco.pipeline.query import connect
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Status
 from macco.pipeline.store import Store
 from macco.pipeline.views import GROUNDS
@@ -109,17 +108,16 @@ def nothing() -> Index:
     return Index(share=0.0, shards=(), datasets=(), starts=(0,), keys=(), terms=(), **none)
 
 
-def fill(store: Store) -> Iterator[Index]:
+def fill(store: Store, connection: duckdb.DuckDBPyConnection) -> Iterator[Index]:
     """Read a store, a few shards more in each index that is yielded; the last has them all."""
     tables, index = Tables(store), nothing()
     shards = sorted(store.committed())
-    with connect(store, views=False, sealed=True) as connection:
-        size, done = 1, 0  # the first is there in no time
-        while done < len(shards):
-            some = shards[done : done + size]
-            size, done = min(2 * size, AT_ONCE), done + len(some)
-            index = _grown(index, connection, tables, some, done / len(shards))
-            yield index
+    size, done = 1, 0  # the first is there in no time
+    while done < len(shards):
+        some = shards[done : done + size]
+        size, done = min(2 * size, AT_ONCE), done + len(some)
+        index = _grown(index, connection, tables, some, done / len(shards))
+        yield index
     if not shards:
         yield replace(index, share=1.0)
 

@@ -139,7 +139,7 @@ def test_what_is_asked_while_the_store_is_read_is_about_what_is_in(store: Store)
     made = Gallery(store)
     assert made.figures(Filter())["figures"] == []
     seen = []
-    for made.index in fill(store):
+    for made.index in fill(store, connect(store, views=False)):
         page = made.figures(Filter(), 0, 100)
         seen.append((page["share"], page["total"]))
         assert len(page["figures"]) == page["total"] == len(made.index)
