@@ -4,12 +4,19 @@ Prints seconds until the server answers, until its index stands, and of each req
 first time (nothing is kept) and the second.
 """
 
+import argparse
+import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
 
 import duckdb
 
+from macco.pipeline.page.app import store_app
+from macco.pipeline.page.gallery import Gallery
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
+from tests.support.pages import served
 
 # Lemmas as unevenly common as words are: the i-th has about 1 / i of the first one's share.
 _SAMPLES = """
@@ -37,6 +44,19 @@ _BOXES = """
     FROM (SELECT *, hash(concept_id, b) AS h, (h % 800) / 1000.0 AS x, ((h >> 16) % 700) / 1000.0 AS y
           FROM concepts, range({boxes}) t(b) WHERE kind = 'object')"""
 
+QUERIES = (
+    {},
+    {"at": 500_000},
+    {"kind": "object"},
+    {"concept": "object:lemma7", "score": "0.5"},
+    {"status": "ok", "score": "0.5", "sort": "score"},
+    {"sort": "random", "seed": "3"},
+    {"shard": "00007"},
+    {"where": "caption LIKE '%thing12 %'"},
+    {"where": "lemma = 'lemma7'"},
+    {"where": "lemma = 'lemma7' AND score > 0.9"},
+)
+
 
 def write(folder: Path, samples: int, captions: int, shard_size: int, objects: int, boxes: int) -> Store:
     """A store of `samples` captions, `captions` an image, each with `objects` objects of `boxes` boxes."""
@@ -63,3 +83,42 @@ def write(folder: Path, samples: int, captions: int, shard_size: int, objects: i
         record = {"shard": shard, "dataset": "big", "input": {"url": f"none/{shard}.tar"}, "seconds": {}}
         store.commit(shard, found, record | {name: table.num_rows for name, table in found.items()})
     return store
+
+
+def main() -> None:
+    """Make the store if it is not there, serve it, and time requests as a browser sends them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, default=Path("serve-store"))
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--captions", type=int, default=1, help="Of an image.")
+    parser.add_argument("--boxes", type=int, default=3, help="Of an object; a caption has four objects.")
+    given = parser.parse_args()
+    store = write(given.store, given.samples, given.captions, 10_000, 4, given.boxes)
+    begun = time.perf_counter()
+    gallery = Gallery(store)
+    gallery.start()
+    with served(store_app(gallery, threshold=0.35)) as url:
+        for name in ("api/store", "api/figures", "api/facets", "api/scores"):
+            _get(url + name)
+        print(f"first page: {time.perf_counter() - begun:.2f} s from nothing")
+        while gallery.index.share < 1:
+            time.sleep(0.1)
+        index = gallery.index
+        print(
+            f"index: {time.perf_counter() - begun:.1f} s; {len(index):,} images, {len(index.box_level):,} boxes"
+        )
+        for query in QUERIES:
+            for name in ("figures", "facets", "scores"):
+                begun = time.perf_counter()
+                _get(f"{url}api/{name}?{urlencode(query)}")
+                print(f"{name:8} {time.perf_counter() - begun:.2f} s  {urlencode(query)}")
+    gallery.close()
+
+
+def _get(url: str) -> None:
+    with urllib.request.urlopen(url) as answer:
+        answer.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -309,7 +309,7 @@ function drawSeen(caption) {
       holder.replaceChildren(
         el("div", { class: "crop" }, el("img", { src: seen.image, alt: "The crop that training sees, its masked patches dark" }), svg("svg", { viewBox: `0 0 ${seen.grid} ${seen.grid}`, "aria-hidden": "true" }, cells)),
         el("p", { class: "tokens" }, seen.tokens.map(({ text, masked }) => el("span", { class: masked ? "masked" : "" }, text))),
-        seen.negatives.length > 0 && el("ul", {}, seen.negatives.map((one) => el("li", {}, el("i", {}, one.kind.replace("_", " ")), " ", one.caption))),
+        el("ul", { hidden: !seen.negatives.length }, seen.negatives.map((one) => el("li", {}, el("i", {}, one.kind.replace("_", " ")), " ", one.caption))),
         el("button", { onclick: () => { seed += 1; draw(); } }, "Another draw"));
     } catch (error) {
       holder.replaceChildren(el("p", { class: "status" }, error.message));
@@ -365,6 +365,7 @@ async function start() {
   for (const dialog of [$("detail"), $("help")]) dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   addEventListener("popstate", () => { state = parse(location.search); refresh(); });
   addEventListener("keydown", keyboard);
+  if (store.runs) document.querySelector(".tools").prepend(el("a", { href: "runs" }, "Runs"));
   if (store.failed) problem(`The store cannot be read whole: ${store.failed}`);
   await refresh();
   document.body.classList.add("ready");

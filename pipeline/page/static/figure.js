@@ -115,7 +115,9 @@ function drawPicture(read, source, large) {
     const bend = 0.12 * Math.hypot(to.x - from.x, to.y - from.y), length = Math.hypot(to.x - from.x, to.y - from.y);
     const x = (from.x + to.x) / 2 + bend * (to.y - from.y) / length, y = (from.y + to.y) / 2 - bend * (to.x - from.x) / length;
     const shared = { "data-c": name, "data-score": Math.min(from.score, to.score) };
-    const a = edge(from, { x, y }), b = edge(to, { x, y });
+    let a = edge(from, { x, y }), b = edge(to, { x, y });
+    // Boxes that lie over each other have no way between their edges.
+    if ((b.x - a.x) * (to.x - from.x) + (b.y - a.y) * (to.y - from.y) <= 0) [a, b] = [from, to];
     const path = `M${a.x} ${a.y}Q${x} ${y} ${b.x} ${b.y}`;
     drawing.append(svg("path", { ...shared, class: "halo", d: path }),
       svg("path", { ...shared, class: "arrow", d: path, "marker-end": `url(#${marker})` }));
