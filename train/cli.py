@@ -136,8 +136,8 @@ def serve(
     from macco.pipeline.page.gallery import Gallery
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
+    from macco.train.results.serve import runs_app
     from macco.train.runs.weights import CONFIG, saved_config
-    from macco.train.serve.runs import runs_app
 
     first = next((saved_config(run) for run in runs or [] if (run / CONFIG).is_file()), None)
     url = store or (first.data.store if first and Path(first.data.store, "store.json").is_file() else None)

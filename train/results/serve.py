@@ -18,9 +18,9 @@ from macco.pipeline.page.html import linked, static
 from macco.train.evaluation.report import ITEMS as ITEM_FILE
 from macco.train.evaluation.results import read_items
 from macco.train.objectives.objective import load_objective
+from macco.train.results.seen import Seen, png
 from macco.train.runs.metrics import read
 from macco.train.runs.weights import CONFIG, saved_config
-from macco.train.serve.seen import Seen, png
 
 POINTS: Final = 400  # of a curve
 EXAMPLES: Final = 6

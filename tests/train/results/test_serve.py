@@ -11,8 +11,8 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.train import layers
 from macco.train.evaluation.results import ITEMS
-from macco.train.serve.runs import Runs, runs_app
-from macco.train.serve.seen import Seen
+from macco.train.results.seen import Seen
+from macco.train.results.serve import Runs, runs_app
 from tests.support.drawn import drawn_store
 
 
