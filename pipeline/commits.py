@@ -6,6 +6,7 @@ that is done again gets one.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +62,20 @@ def row_of(name: str, record: Mapping[str, Any]) -> Record:
 def file_of(name: str, record: Mapping[str, Any]) -> str:
     """The stem of the files that hold a shard's rows."""
     return str(record.get("file", name))
+
+
+def alone(shard: str, file: str) -> bool:
+    """Tell whether files of this stem were written for a shard alone."""
+    return file == shard or re.fullmatch(re.escape(shard) + "~[0-9a-f]{8}", file) is not None
+
+
+def parts_of(files: Mapping[str, str], shards: Iterable[str]) -> dict[str, list[str] | None]:
+    """The files of some shards, by the file of each, and which of a file's shards these are; None: all that it holds."""
+    found: dict[str, list[str] | None] = {}
+    for shard in sorted({*shards}):
+        file = files[shard]
+        found[file] = None if alone(shard, file) else [*(found.get(file) or ()), shard]
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, row_of
+from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, alone, row_of
 from macco.pipeline.errors import UserError
 from macco.pipeline.parquet import parquet_bytes, parquet_options
 from macco.pipeline.schema import TABLES, TEXTS
-from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
 
 LOOSE: Final = 500  # shards with files of their own, from which on a run puts them together

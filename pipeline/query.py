@@ -8,8 +8,11 @@ import pyarrow as pa
 
 from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.errors import UserError
+from macco.pipeline.folder import Folder
+from macco.pipeline.readonly import seal
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
+from macco.pipeline.tags import view_sql
 from macco.pipeline.views import literal, shards_sql, view_files, views
 
 
@@ -20,11 +23,14 @@ def connect(
     memory: str | None = None,
     threads: int | None = None,
     commits: Commits | None = None,
+    sealed: bool = False,
+    beside: Folder | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection, in memory, that can read the store's files and has its views.
 
     commits: what is committed, for those who know it already.
     memory: at most so much ("2GB"); more goes to a temporary folder, and rows come in no order of their own.
+    sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
     if not store.local:
@@ -35,6 +41,9 @@ def connect(
         connection.execute(f"SET threads = {threads}")
     if views:
         _make_views(connection, store, commits or store.commits())
+    connection.execute(view_sql(store))
+    if sealed:
+        seal(connection, store, *([beside] if beside is not None else []))
     return connection
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, file_of, read_commits
+from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, alone, file_of, read_commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.parquet import parquet_bytes
@@ -280,11 +279,6 @@ class Shards(Folder):
         if name.startswith("shards/") and not (isinstance(value.get("shard"), str) or value.get(GONE)):
             raise UserError(f"{self.url}/{name} is no shard's record: {restore(name)}")
         return value
-
-
-def alone(shard: str, file: str) -> bool:
-    """Tell whether files of this stem were written for a shard alone."""
-    return file == shard or re.fullmatch(re.escape(shard) + "~[0-9a-f]{8}", file) is not None
 
 
 def fit(shard: str) -> None:

@@ -21,6 +21,7 @@ from macco.preprocess.store_commands import (
     compare,
     export,
     score,
+    serve,
     show,
     sql,
     stats,
@@ -288,7 +289,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
-for _command in (status, verify, stats, sql, score, compare, view, cache, compact, export):
+for _command in (status, verify, stats, sql, score, compare, view, serve, cache, compact, export):
     app.command()(_command)
 
 

@@ -88,8 +88,16 @@ def sql(
             help="Write STORE/views.sql anew, for the duckdb command: a store that has moved.",
         ),
     ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Run one SELECT that reaches no file outside the store: SQL of others."
+        ),
+    ] = False,
 ) -> None:
     """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+
+    It is DuckDB as you run it: it may read and write your files. For SQL that is not yours there is --read-only.
 
     Examples:
 
@@ -107,7 +115,7 @@ def sql(
     elif query is None:
         raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
     if query is not None:
-        ask(store, query, format, out)
+        ask(store, query, format, out, read_only=read_only)
     store.require_whole()
 
 
@@ -180,6 +188,37 @@ def view(
     count = write_page(store, out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
     store.require_whole()
+
+
+def serve(
+    path: StorePath,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Anywhere but on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.", show_envvar=True),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+) -> None:
+    """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
+
+    Examples:
+
+      macco-prep serve store
+      ssh -L 8765:localhost:8765 cluster macco-prep serve /data/store
+    """
+    from macco.pipeline.page.app import store_app
+    from macco.pipeline.page.gallery import Gallery
+    from macco.pipeline.page.server import serve as listen
+    from macco.pipeline.store import Store
+
+    with closing(Gallery(Store.open(path))) as gallery:
+        gallery.start()
+        listen(
+            lambda key: store_app(gallery, threshold=threshold, token=key), host=host, port=port, token=token
+        )
 
 
 def compact(

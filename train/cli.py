@@ -1,6 +1,7 @@
 """macco-train: the commands of stage 2. Each imports what it needs when it runs, so that --help is quick."""
 
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,6 +108,46 @@ def report(path: RunPath) -> None:
 
     write_report(path)
     print(path / "report.html")
+
+
+@app.command()
+def serve(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUNS...", help="Folders of runs, and of evaluations.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The store that samples are shown of. Default: the first run's.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Anywhere but on this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    token: Annotated[
+        str | None, typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.")
+    ] = None,
+) -> None:
+    """Look at runs in the browser: curves, reconstructions, evaluations; and at their store as they see it.
+
+    Examples:
+
+      macco-train serve runs/a runs/b
+      macco-train serve runs/a report-a report-b --store store
+    """
+    from macco.pipeline.page.gallery import Gallery
+    from macco.pipeline.page.server import serve as listen
+    from macco.pipeline.store import Store
+    from macco.train.results.serve import runs_app
+    from macco.train.runs.weights import CONFIG, saved_config
+
+    first = next((saved_config(run) for run in runs or [] if (run / CONFIG).is_file()), None)
+    url = store or (first.data.store if first and Path(first.data.store, "store.json").is_file() else None)
+    if not runs and url is None:
+        raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
+    threshold = first.masks.box_score if first else 0.35
+    with closing(Gallery(Store.open(url))) if url else nullcontext() as gallery:
+        if gallery is not None:
+            gallery.start()
+        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final
 
+from macco.pipeline import readonly
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import leads_elsewhere, open_through, replacing
 from macco.pipeline.query import connect, reason
@@ -22,9 +23,17 @@ FORMATS: Final = ("table", "csv", "json", "parquet")
 
 
 def query(
-    store: Store, sql: str, format: str = "table", out: str | None = None, stream: IO[str] | None = None
+    store: Store,
+    sql: str,
+    format: str = "table",
+    out: str | None = None,
+    stream: IO[str] | None = None,
+    *,
+    read_only: bool = False,
 ) -> None:
     """Run SQL on the store's views: one question, after any statements that prepare it (SET, CREATE TEMP ...).
+
+    read_only: the question may be anyone's. It is a single SELECT, and reaches no file outside the store.
 
     `table` is for eyes (DuckDB shortens long ones), `csv`, `json` (one object a line) and `parquet` are whole.
     Raises UserError for a mistake in the SQL, or an output that cannot be written.
@@ -37,10 +46,14 @@ def query(
         raise UserError("--format parquet needs --out FILE")
     if format == "table" and out is not None:
         raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
-    connection = connect(store)
+    connection = connect(store, sealed=read_only)
 
     def answer() -> None:
-        question = _prepared(connection, sql)
+        question = (
+            connection.extract_statements(readonly.question(sql))[0]
+            if read_only
+            else _prepared(connection, sql)
+        )
         if format == "table":
             result = connection.sql(_bare(question.query))
             print("done" if result is None else result, file=stream or sys.stdout)
@@ -50,7 +63,11 @@ def query(
         options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
         with _target(out or "/dev/stdout") as target:
             # A comment that the question ends in ends with its line.
-            connection.execute(f"COPY (\n{_bare(question.query)}\n) TO {quote(target)} ({options})")
+            asked, writer = f"(\n{_bare(question.query)}\n)", connection
+            if read_only:  # whose connection writes nothing: another one does
+                asked, writer = "answer", duckdb.connect()
+                writer.register("answer", connection.sql(_bare(question.query)).to_arrow_reader())
+            writer.execute(f"COPY {asked} TO {quote(target)} ({options})")
 
     try:
         with ThreadPoolExecutor(1) as thread:  # beside this one, which hears Ctrl-C; DuckDB at work may not

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.parquet import parquet_bytes
-from macco.pipeline.schema import ENTITY, NEGATIVE_KINDS, NEGATIVES, OK, PARAPHRASES, UNITS
+from macco.pipeline.schema import ENTITY, NEGATIVE_KINDS, NEGATIVE_ROWS, NEGATIVES, OK, PARAPHRASES, UNITS
 from macco.pipeline.store import Store
 from macco.pipeline.urls import open_url
 from macco.train.data import units

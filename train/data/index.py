@@ -89,7 +89,7 @@ def build(
 
     Raises UserError if no sample is left.
     """
-    with connect(store, views=False, memory="2GB") as connection:
+    with connect(store, views=False, memory="2GB", sealed=True) as connection:
         commits = store.commits()
         held = commits.core.filter(pc.greater(commits.core["samples"], 0))
         shards, files, sizes = held["shard"].to_pylist(), held["file"].to_pylist(), held["samples"].to_numpy()

@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from macco.pipeline.cache import ImageCache
+from macco.pipeline.commits import parts_of
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, PARAPHRASES, RELATION, UNITS
-from macco.pipeline.shards import alone
 from macco.pipeline.store import Store
 from macco.pipeline.views import Files, quote, scan
 from macco.train.config import DataConfig
@@ -146,7 +146,9 @@ class Fetch:
         self._selection = selection
         self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
-        self._connection = connect(self._store, views=False, memory="400MB", threads=1)
+        self._connection = connect(
+            self._store, views=False, memory="400MB", threads=1, sealed=True, beside=self._cache
+        )
 
     def __call__(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:
         """Fetch the samples of some pieces in an epoch. Raises UserError where they are not there any more."""
@@ -200,15 +202,10 @@ class Fetch:
 
     def _files(self, shards: Collection[str]) -> dict[str, list[str] | None]:
         """The files of some shards, and which of their shards are wanted."""
-        found: dict[str, list[str] | None] = {}
-        for shard in sorted({*shards}):
-            if (file := self._held.get(shard)) is None:
-                raise UserError(_CHANGED.format(self._store.url))
-            if alone(shard, file):
-                found[file] = None
-            else:
-                found[file] = [*(found.get(file) or ()), shard]
-        return found
+        try:
+            return parts_of(self._held, shards)
+        except KeyError as error:
+            raise UserError(_CHANGED.format(self._store.url)) from error
 
     def _regions(self, files: Files) -> dict[str, Any] | None:
         """The boxes of the samples' images, whichever caption they were found for."""

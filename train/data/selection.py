@@ -1,6 +1,5 @@
 """What to train on, as SQL: clauses over samples, concepts and boxes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -9,7 +8,9 @@ import duckdb
 import pyarrow as pa
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.readonly import conjuncts, seal
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from macco.pipeline.tags import TAGS
 from macco.pipeline.views import GROUNDS, Files, quote, scan
 from macco.train.config import MaskConfig
 from macco.train.data.masks import masked_kinds
@@ -53,7 +54,9 @@ class Selection:
             raise UserError(f"keep is {keep!r}: choose all, concept or box")
         clauses = [Clause(f"status = '{OK}'", "samples"), Clause(f"score >= {masks.box_score}", "boxes")]
         with duckdb.connect() as connection:
-            clauses += [_clause(connection, sql) for sql in _conjuncts(connection, where)]
+            connection.register("tags", TAGS.empty_table())
+            seal(connection)
+            clauses += [_clause(connection, sql) for sql in conjuncts(where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
         return cls(tuple(ordered), masked_kinds(masks), keep, masks.denied)
 
@@ -103,30 +106,6 @@ class Selection:
 
 def _list(alias: str, names: Sequence[str]) -> str:
     return ", ".join(f'{alias}."{name}"' for name in names)
-
-
-def _conjuncts(connection: duckdb.DuckDBPyConnection, where: str) -> list[str]:
-    if not where.strip():
-        return []
-
-    def ask(sql: str, value: str) -> str:
-        ((text,),) = connection.execute(sql, [value]).fetchall()
-        return str(text)
-
-    tree = json.loads(ask("SELECT json_serialize_sql(?::VARCHAR)", f"SELECT 1 WHERE (\n{where}\n)"))
-    if tree["error"]:
-        raise UserError(f"--where {where!r}: {tree['error_message']}")
-    if len(tree["statements"]) != 1:
-        raise UserError(f"--where {where!r} is more than a condition")
-    node = tree["statements"][0]["node"]
-    condition = node["where_clause"]
-    found = []
-    for child in condition["children"] if condition["type"] == "CONJUNCTION_AND" else [condition]:
-        node["where_clause"] = child
-        found.append(
-            ask("SELECT json_deserialize_sql(?::JSON)", json.dumps(tree)).removeprefix("SELECT 1 WHERE ")
-        )
-    return found
 
 
 def _clause(connection: duckdb.DuckDBPyConnection, sql: str) -> Clause:

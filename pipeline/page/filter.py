@@ -1,0 +1,86 @@
+"""What the page is asked to show, as its address says it, and the same as a condition for --where."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from macco.pipeline.errors import UserError
+from macco.pipeline.page.index import KINDS, SPLITS, STATUSES
+from macco.pipeline.views import quote
+
+SORTS: Final = ("store", "score", "captions", "random")
+LEVELS: Final = 101  # thresholds 0.00, 0.01, ... 1.00
+FACETS: Final = ("kind", "concept", "status", "dataset", "shard", "split", "tag")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Values of one facet are alternatives, facets are conditions that hold together. Empty: no condition.
+
+    Kinds, lemmas and the score are about one concept: one of these kinds and lemmas with a box of such a score.
+    """
+
+    kind: tuple[str, ...] = ()
+    concept: tuple[str, ...] = ()  # kind:lemma
+    status: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    shard: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
+    tag: tuple[str, ...] = ()
+    score: int | None = None  # hundredths; only images with such a box
+    where: str = ""
+    sort: str = "store"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, given: Iterable[tuple[str, str]]) -> "Filter":
+        """From an address's pairs; raises UserError for values that mean nothing."""
+        found: dict[str, list[str]] = {}
+        for name, value in given:
+            found.setdefault(name, []).append(value)
+        facets = {name: tuple(dict.fromkeys(found.get(name, ()))) for name in FACETS}
+        for name, known in (("kind", KINDS), ("status", STATUSES), ("split", SPLITS)):
+            if wrong := set(facets[name]) - {str(one) for one in known}:
+                raise UserError(f"{name} is {min(wrong)!r}: choose of {', '.join(known)}")
+        for one in facets["concept"]:
+            if one.partition(":")[0] not in KINDS:
+                raise UserError(f"concept is {one!r}: kind:lemma, for example object:dog")
+        last = {name: values[-1] for name, values in found.items()}
+        if (sort := last.get("sort", "store")) not in SORTS:
+            raise UserError(f"sort is {sort!r}: choose one of {', '.join(SORTS)}")
+        try:
+            score = round(100 * float(last["score"])) if last.get("score") else None
+            seed = int(last.get("seed", 0))
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"score and seed are numbers: {error}") from error
+        if score is not None and not 0 <= score < LEVELS:
+            raise UserError(f"score is {last['score']}: it lies between 0 and 1")
+        return cls(**facets, score=score, where=last.get("where", ""), sort=sort, seed=abs(seed))
+
+    def sql(self) -> str:
+        """The same as a condition for --where, of view and of training; empty where all is shown."""
+        parts = []
+        for name in ("kind", "status", "dataset", "shard"):
+            if values := getattr(self, name):
+                parts.append(_among(name, values))
+        if self.concept:
+            pairs = [one.split(":", 1) for one in self.concept]
+            by_kind = {kind: [lemma for k, lemma in pairs if k == kind] for kind, _ in pairs}
+            each = [f"kind = {quote(kind)} AND {_among('lemma', some)}" for kind, some in by_kind.items()]
+            parts.append(each[0] if len(each) == 1 else "(" + " OR ".join(f"({one})" for one in each) + ")")
+        if self.split:
+            likes = [f"key LIKE {quote(f'{split}/%')}" for split in self.split]
+            parts.append(likes[0] if len(likes) == 1 else f"({' OR '.join(likes)})")
+        if self.tag:
+            parts.append(f"sample_id IN (SELECT sample_id FROM tags WHERE {_among('tag', self.tag)})")
+        if self.score is not None:
+            parts.append(f"score >= {self.score / 100}")
+        if self.where.strip():
+            parts.append(f"({self.where.strip()})")
+        return " AND ".join(parts)
+
+
+def _among(name: str, values: Sequence[str]) -> str:
+    if len(values) == 1:
+        return f"{name} = {quote(values[0])}"
+    return f"{name} IN ({', '.join(map(quote, values))})"

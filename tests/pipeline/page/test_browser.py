@@ -1,0 +1,333 @@
+"""The page in a browser: what is drawn is the store's, what is hovered lights, and nobody is shut out."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from macco.pipeline.page.app import store_app
+from macco.pipeline.page.filter import Filter
+from macco.pipeline.page.gallery import Gallery
+from macco.pipeline.store import Store
+from macco.preprocess.look.view import write_page
+from tests.support.pages import HOSTILE, hostile_store, served
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.processes,
+    pytest.mark.slow,
+]
+THRESHOLD = 0.35
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def gallery(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    folder = tmp_path_factory.mktemp("browsed") / "store"
+    shutil.copytree(store.url, folder)  # it is tagged
+    made = Gallery(Store.open(str(folder)))
+    made.fill()
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(gallery: Gallery) -> Iterator[str]:
+    with served(store_app(gallery, threshold=THRESHOLD)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    yield from opened(browser)
+
+
+def opened(browser: Any, **given: Any) -> Iterator[Any]:
+    context = browser.new_context(
+        **{"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce"} | given
+    )
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert [one for one in problems if "Failed to load resource" not in one] == []
+
+
+def go(page: Any, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector("body.ready")
+    page.wait_for_load_state("networkidle")
+
+
+def settle(page: Any) -> None:
+    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("body:not(.busy)")
+
+
+def shown(page: Any) -> list[str]:
+    return [card.get_attribute("data-id") for card in page.query_selector_all(".figure")]
+
+
+# Of the element itself, without its stroke: corners in pixels of the window.
+CORNERS = """one => { const box = one.getBBox(), at = one.getScreenCTM();
+    return [box.x * at.a + at.e, box.y * at.d + at.f,
+            (box.x + box.width) * at.a + at.e, (box.y + box.height) * at.d + at.f] }"""
+
+
+def test_drawn_boxes_are_the_stores(page: Any, url: str, gallery: Gallery) -> None:
+    go(page, url)
+    figures = gallery.figures(Filter())["figures"]
+    assert shown(page) == [figure["id"] for figure in figures]
+    for card, figure in zip(page.query_selector_all(".figure"), figures, strict=True):
+        card.scroll_into_view_if_needed()
+        image = card.query_selector("img").bounding_box()
+        assert len(card.query_selector_all(".picture rect")) == len(figure["boxes"])
+        rects = sorted(
+            (float(rect.get_attribute("data-score")), rect.evaluate(CORNERS))
+            for rect in card.query_selector_all(".picture rect")
+            if rect.is_visible()
+        )
+        start, size = (image["x"], image["y"]) * 2, (image["width"], image["height"]) * 2
+        boxes = sorted(
+            (box["score"], [a + x * s for a, x, s in zip(start, box["corners"], size, strict=True)])
+            for box in figure["boxes"]
+            if box["score"] >= THRESHOLD
+        )
+        assert [score for score, _ in rects] == [score for score, _ in boxes]
+        for (_, drawn), (_, stored) in zip(rects, boxes, strict=True):
+            assert drawn == pytest.approx(stored, abs=0.6)
+
+
+def test_captions_are_whole_and_their_spans_where_they_stand(page: Any, url: str, gallery: Gallery) -> None:
+    go(page, url)
+    for card, figure in zip(
+        page.query_selector_all(".figure"), gallery.figures(Filter())["figures"], strict=True
+    ):
+        texts = [one.text_content() for one in card.query_selector_all(".caption")]
+        assert texts == [caption["caption"] for caption in figure["captions"]]
+        for at, caption in enumerate(figure["captions"]):
+            for concept in caption["concepts"]:
+                parts = card.query_selector_all(f'.caption [data-c~="{at}:{concept["number"]}"]')
+                said = "".join(part.text_content() for part in parts)
+                assert said == "".join(caption["caption"][start:end] for start, end in concept["spans"])
+
+
+def test_a_word_lights_its_box_and_a_box_its_words(page: Any, url: str) -> None:
+    go(page, url)
+    card = page.query_selector(".figure")
+    next(one for one in card.query_selector_all("rect") if one.is_visible()).hover(force=True)
+    rect = card.query_selector("rect.lit:not(.low)")
+    tokens = set(rect.get_attribute("data-c").split())
+    lit = card.query_selector_all(".caption .span.lit")
+    assert {token for one in lit for token in one.get_attribute("data-c").split()} >= tokens
+    page.mouse.move(5, 5)
+    assert card.query_selector_all(".lit") == []
+    word = card.query_selector(f'.caption [data-c~="{min(tokens)}"]')
+    word.hover()
+    assert "lit" in rect.get_attribute("class")
+    colour = "one => getComputedStyle(one).getPropertyValue('--c')"
+    assert word.evaluate(colour) == rect.evaluate(colour)
+
+
+def test_a_relation_lights_both_its_ends_and_an_arrow(page: Any, url: str) -> None:
+    go(page, url)
+    arrow = next(one for one in page.query_selector_all(".figure .arrow:not(.low)"))
+    token = arrow.get_attribute("data-c")
+    assert arrow.evaluate("one => getComputedStyle(one).visibility") == "hidden"
+    card = arrow.evaluate_handle("one => one.closest('.figure')").as_element()
+    card.query_selector(f'.caption .relation[data-c~="{token}"]').hover()
+    assert arrow.evaluate("one => getComputedStyle(one).visibility") == "visible"
+    assert len({one.get_attribute("data-hue") for one in card.query_selector_all(".picture rect.lit")}) == 2
+
+
+def test_filters_leave_what_they_say(page: Any, url: str, gallery: Gallery) -> None:
+    go(page, url)
+    row = page.query_selector("#facet-concept .choice")
+    name, count = (
+        row.query_selector("input").get_attribute("value"),
+        row.query_selector(".number").text_content(),
+    )
+    row.click()
+    settle(page)
+    expected = gallery.figures(Filter(concept=(name,)))
+    assert shown(page) == [figure["id"] for figure in expected["figures"]]
+    assert page.text_content("#count") == f"{count} of 24 images" == f"{expected['total']} of 24 images"
+    page.click("#chips .chip")
+    settle(page)
+    assert len(shown(page)) == 24
+    where = "caption LIKE '%green%' AND row < 40"
+    page.fill("#where", where)
+    page.click("text=Apply")
+    settle(page)
+    assert shown(page) == [figure["id"] for figure in gallery.figures(Filter(where=where))["figures"]]
+    page.fill("#where", "colour = 'red'")
+    page.click("text=Apply")
+    page.wait_for_selector("#problem:visible")
+    assert "colour" in page.text_content("#problem")
+
+
+def slide(page: Any, at: int) -> None:
+    page.evaluate(f"""() => {{ const slider = document.getElementById('score'); slider.value = {at};
+        for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind)) }}""")
+
+
+def test_the_slider_hides_counts_and_filters(page: Any, url: str, gallery: Gallery) -> None:
+    go(page, url)
+    scores = gallery.scores(Filter())
+    boxes = [box for figure in gallery.figures(Filter())["figures"] for box in figure["boxes"]]
+    for at in (0, 62, 70, 100):
+        slide(page, at)
+        assert page.text_content("#counted") == f"{scores['images'][at]} images, {scores['boxes'][at]} boxes"
+        visible = [one for one in page.query_selector_all(".figure rect") if one.is_visible()]
+        assert len(visible) == len([box for box in boxes if box["score"] >= at / 100])
+    slide(page, 70)
+    page.check("#only")
+    settle(page)
+    assert page.text_content("#count") == f"{scores['images'][70]} of 24 images"
+    assert len(shown(page)) == scores["images"][70]
+
+
+def test_an_address_is_all_of_a_view(page: Any, browser: Any, url: str, gallery: Gallery) -> None:
+    name = gallery.facets(Filter())["concept"][1]["name"]
+    go(page, url)
+    page.check(f'input[value="{name}"]')
+    settle(page)
+    page.select_option("#sort", "random")
+    settle(page)
+    page.click("#shuffle")
+    settle(page)
+    page.press("body", "]")
+    page.click(".figure .open")
+    page.wait_for_selector("#detail[open]")
+    there, cards = page.url, shown(page)
+    assert all(part in there for part in ("concept=", "sort=random", "seed=1", "t=0.36", "image="))
+    for other in opened(browser):
+        go(other, there)
+        assert shown(other) == cards
+        assert other.is_visible("#detail")
+        assert other.text_content("#threshold") == "0.36"
+        assert other.is_checked(f'input[value="{name}"]')
+    page.go_back()
+    page.wait_for_selector("#detail", state="hidden")
+    assert shown(page) == cards
+
+
+def test_all_is_done_by_keys(page: Any, url: str) -> None:
+    go(page, url)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.closest('.figure').dataset.id") == shown(page)[1]
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#detail[open]")
+    page.keyboard.press("j")
+    page.wait_for_selector(f"#detail[data-id={json.dumps(shown(page)[2])}]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#detail", state="hidden")
+    assert "image=" not in page.url
+    page.keyboard.press("?")
+    assert page.is_visible("#help")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("re")
+    page.wait_for_selector("#facet-concept:not(:has([value='attribute:small']))", state="attached")
+    assert all("re" in one.text_content() for one in page.query_selector_all("#facet-concept .text"))
+    page.keyboard.press("Escape")
+    before = shown(page)
+    page.keyboard.press("r")
+    settle(page)
+    assert sorted(shown(page)) == sorted(before)
+    assert shown(page) != before
+    page.keyboard.press("b")
+    assert [one for one in page.query_selector_all(".figure rect") if one.is_visible()] == []
+
+
+def test_a_tag_is_written_and_found(page: Any, url: str, gallery: Gallery) -> None:
+    go(page, url)
+    page.click(".figure .open")
+    page.fill("#new-tag", "a <b>bold</b> one")
+    page.press("#new-tag", "Enter")
+    page.wait_for_selector("#facet-tag .choice")
+    assert page.text_content("#facet-tag .text") == "a <b>bold</b> one"
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.check("#facet-tag input")
+    settle(page)
+    assert shown(page) == [gallery.figures(Filter())["figures"][0]["id"]]
+    page.click("#copy")
+    copied = page.wait_for_selector("#copy[data-copied]").get_attribute("data-copied")
+    assert copied == "--where \"sample_id IN (SELECT sample_id FROM tags WHERE tag = 'a <b>bold</b> one')\""
+
+
+def test_hostile_text_is_text(page: Any, tmp_path: Path) -> None:
+    store = hostile_store(tmp_path)
+    gallery = Gallery(store)
+    gallery.fill()
+    write_page(store, tmp_path / "view.html", where="true", limit=9, threshold=THRESHOLD)
+    with served(store_app(gallery, threshold=THRESHOLD)) as url:
+        for address in (url, f"file://{tmp_path}/view.html"):
+            go(page, address)
+            texts = [one.text_content() for one in page.query_selector_all(".figure .caption")]
+            for key, words in HOSTILE.items():
+                assert any(text.endswith(words) for text in texts)
+                page.click(f".figure[data-id={json.dumps(f'd/00000/{key}')}] .open")
+                page.wait_for_selector("#detail[open]")
+                assert page.text_content("#detail h2") == key
+                page.keyboard.press("Escape")
+                page.wait_for_selector("#detail", state="hidden")
+            assert page.evaluate("window.owned") is None
+            assert page.query_selector_all("#grid script, #grid img[src=x]") == []
+
+
+def test_a_written_page_is_the_same_page(page: Any, gallery: Gallery, tmp_path: Path) -> None:
+    write_page(gallery.store, tmp_path / "view.html", where="true", limit=50, threshold=THRESHOLD)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    go(page, f"file://{tmp_path}/view.html")
+    assert {one.partition(":")[0] for one in requests} <= {"file", "data"}
+    figures = gallery.figures(Filter(), 0, 50)["figures"]
+    assert shown(page) == [figure["id"] for figure in figures]
+    assert len(page.query_selector_all(".picture rect")) == sum(len(figure["boxes"]) for figure in figures)
+    facets = gallery.facets(Filter())
+    for kind in facets["kind"]:
+        number = page.query_selector(f'#facet-kind .choice:has([value="{kind}"]) .number').text_content()
+        assert number == str(facets["kind"][kind])
+    page.check('#facet-kind [value="relation"]')
+    settle(page)
+    assert shown(page) == [figure["id"] for figure in gallery.figures(Filter(kind=("relation",)))["figures"]]
+    scores = gallery.scores(Filter(kind=("relation",)))
+    assert page.text_content("#counted") == f"{scores['images'][35]} images"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_no_serious_fault(browser: Any, url: str, scheme: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
+        go(page, url)
+        if width < 800:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.click("#open-filters")
+        for act in (lambda: None, lambda: page.click(".figure .open")):  # noqa: B023
+            act()
+            page.wait_for_timeout(100)
+            found = Axe().run(page).response["violations"]
+            serious = [one for one in found if one["impact"] in ("serious", "critical")]
+            assert [(one["id"], one["nodes"][0]["html"]) for one in serious] == []
+            if width < 800:
+                page.evaluate("document.body.classList.remove('filtering')")
+        assert all(image.get_attribute("alt") for image in page.query_selector_all("img"))

@@ -1,0 +1,216 @@
+"""What the page counts and shows is what SQL on the store says."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from macco.pipeline.errors import UserError
+from macco.pipeline.page.condition import meeting
+from macco.pipeline.page.filter import SORTS, Filter
+from macco.pipeline.page.gallery import Gallery
+from macco.pipeline.page.index import _LEVEL, KINDS, fill
+from macco.pipeline.query import connect
+from macco.pipeline.store import Store
+from macco.preprocess.exchange.compact import compact
+from macco.train.config import MaskConfig
+from macco.train.data.index import build
+from macco.train.data.selection import Selection
+from tests.support.pages import hostile_store
+
+
+@pytest.fixture(scope="module")
+def gallery(store: Store) -> Gallery:
+    made = Gallery(store)
+    made.fill()
+    return made
+
+
+@pytest.fixture(scope="module")
+def views(store: Store) -> Iterable[duckdb.DuckDBPyConnection]:
+    with connect(store, sealed=True) as connection:
+        yield connection
+
+
+def shown(gallery: Gallery, filter: Filter) -> list[tuple[str, str]]:
+    figures: list[dict[str, Any]] = []
+    while True:
+        page = gallery.figures(filter, len(figures), 7)
+        figures += page["figures"]
+        if not page["figures"]:
+            assert len(figures) == page["total"]
+            return [(figure["shard"], figure["key"]) for figure in figures]
+
+
+@cache
+def lemmas(gallery: Gallery) -> list[str]:
+    return [f"{kind}:{lemma}" for kind, lemma in gallery.index.terms]
+
+
+def filters(gallery: Gallery) -> st.SearchStrategy[Filter]:
+    some = lambda values: st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)  # noqa: E731
+    return st.builds(
+        Filter,
+        kind=some(KINDS),
+        concept=some(lemmas(gallery)),
+        shard=some(gallery.index.shards),
+        status=some(("ok", "image_corrupt")),
+        score=st.none() | st.integers(0, 100),
+        where=st.sampled_from(["", "caption LIKE '%red%'", "kind = 'relation' AND score >= 0.6"]),
+        sort=st.sampled_from(SORTS),
+        seed=st.integers(0, 3),
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_filter_shows_what_its_condition_says(
+    data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection
+) -> None:
+    """The page and `--where` agree: what is copied from the one means the same in the other."""
+    filter = data.draw(filters(gallery))
+    found = shown(gallery, filter)
+    sql = f"SELECT DISTINCT shard, key FROM {meeting(views, _apart(filter))}"
+    for part in (
+        [f"sample_id IN (SELECT sample_id FROM {meeting(views, filter.where)})"] if filter.where else []
+    ):
+        images = f"(shard, key) IN (SELECT (shard, key) FROM samples WHERE {part})"
+        sql += f" WHERE {images}"
+    assert sorted(found) == sorted(views.execute(sql).fetchall())
+    if filter.sort == "store":
+        assert found == sorted(found)
+    assert found == shown(gallery, filter)
+
+
+def _apart(filter: Filter) -> str:
+    """The facets' condition; that of the user's own may be met by another caption, or another concept."""
+    return replace(filter, where="").sql()
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_the_sliders_counts_are_those_of_each_threshold(
+    data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection
+) -> None:
+    filter = replace(data.draw(filters(gallery)), where="", status=(), shard=())
+    scores = gallery.scores(filter)
+    for at in data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=4)):
+        assert scores["images"][at] == len(shown(gallery, replace(filter, score=at)))
+        asked = Filter(kind=filter.kind, concept=filter.concept).sql() or "true"
+        if scores["boxes"] is not None:
+            sql = (
+                "SELECT count(*) FROM boxes JOIN concepts USING (concept_id) "
+                f"WHERE part = 0 AND score >= {at / 100} AND {asked}"
+            )
+            assert (scores["boxes"][at],) == views.execute(sql).fetchone()
+
+
+def test_scores_at_a_threshold_are_on_the_side_that_sql_puts_them(tmp_path: Any) -> None:
+    """0.07 as float32 is not 0.07: what the slider says is what `score >= 0.07` finds."""
+    scores = [np.float32(at / 100) for at in range(101)]
+    scores += [np.nextafter(score, np.float32(way)) for score in scores for way in (0, 1)]
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE t AS SELECT unnest($1)::FLOAT AS score", [[float(one) for one in scores]]
+        )
+        for at in range(101):
+            sql = f"SELECT count(*) FROM t WHERE (score >= {at / 100}) <> ({_LEVEL} > {at})"
+            assert connection.execute(sql).fetchone() == (0,), at
+
+
+def test_facets_count_beside_the_other_facets(gallery: Gallery) -> None:
+    whole = gallery.facets(Filter())
+    assert whole["total"] == whole["of"] == len(gallery.index) == 24
+    name, count = whole["concept"][0]["name"], whole["concept"][0]["count"]
+    chosen = gallery.facets(Filter(concept=(name,)))
+    assert chosen["total"] == count
+    assert sum(chosen["shard"].values()) == count
+    assert [row for row in chosen["concept"] if row["name"] != name]  # alternatives stay in sight
+    assert [row["name"] for row in gallery.facets(Filter(), like=name.split(":")[1])["concept"]][:1] == [name]
+
+
+def test_what_is_asked_while_the_store_is_read_is_about_what_is_in(store: Store) -> None:
+    made = Gallery(store)
+    assert made.figures(Filter())["figures"] == []
+    seen = []
+    for made.index in fill(store, connect(store, views=False)):
+        page = made.figures(Filter(), 0, 100)
+        seen.append((page["share"], page["total"]))
+        assert len(page["figures"]) == page["total"] == len(made.index)
+    assert seen == sorted(seen)
+    assert seen[0] == (1 / 6, 4)
+    assert seen[-1] == (1.0, 24)
+
+
+def test_a_compacted_store_has_the_same_page(gallery: Gallery, store: Store, tmp_path: Any) -> None:
+    compact(store, str(tmp_path / "compact"))
+    other = Gallery(Store.open(str(tmp_path / "compact")))
+    other.fill()
+    assert other.figures(Filter()) == gallery.figures(Filter())
+    assert other.facets(Filter()) == gallery.facets(Filter())
+
+
+def test_figures_are_the_rows_of_the_store(gallery: Gallery, store: Store) -> None:
+    for figure in gallery.figures(Filter(), 0, 100)["figures"]:
+        boxes = store.table("boxes", figure["shard"]).to_pylist()
+        mine = {
+            (box["concept_id"], *(box[n] for n in ("x0", "y0", "x1", "y1")))
+            for box in boxes
+            if box["key"] == figure["key"]
+        }
+        drawn = {
+            (f"{figure['captions'][caption]['sample_id']}/{number}", *box["corners"])
+            for box in figure["boxes"]
+            for caption, number in box["of"]
+        }
+        assert drawn == mine
+        for caption in figure["captions"]:
+            for concept in caption["concepts"]:
+                for start, end in concept["spans"]:
+                    assert 0 <= start < end <= len(caption["caption"])
+
+
+def test_tags_are_kept_in_the_store_and_are_a_condition(tmp_path: Any) -> None:
+    store = hostile_store(tmp_path)
+    gallery = Gallery(store)
+    gallery.fill()
+    names = [figure["id"] for figure in gallery.figures(Filter())["figures"]]
+    assert gallery.tag(names[0], " good ", True) == ["good"]
+    assert gallery.tag(names[1], "it's", True) == ["it's"]
+    assert gallery.tag(names[0], "it's", True) == ["good", "it's"]
+    assert gallery.tag(names[0], "good", False) == ["it's"]
+    filter = Filter(tag=("it's",))
+    assert {figure["id"] for figure in gallery.figures(filter)["figures"]} == set(names[:2])
+    assert {figure["id"] for figure in gallery.figures(Filter(where=filter.sql()))["figures"]} == set(
+        names[:2]
+    )
+    again = Gallery(Store.open(store.url))
+    again.fill()
+    assert again.facets(Filter())["tag"] == {"it's": 2}
+    assert len(build(store, Selection.of(filter.sql(), MaskConfig()), print)) == 2
+    for wrong in ("", "a\nb", "x" * 101):
+        with pytest.raises(UserError, match="a tag is"):
+            gallery.tag(names[0], wrong, True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("kind", "thing"),
+        ("status", "?"),
+        ("score", "much"),
+        ("score", "2"),
+        ("sort", "up"),
+        ("concept", "dog"),
+        ("seed", "x"),
+    ],
+)
+def test_an_address_that_means_nothing_is_a_users_mistake(given: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=given[0]):
+        Filter.of([given])
