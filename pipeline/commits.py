@@ -70,7 +70,7 @@ def alone(shard: str, file: str) -> bool:
 
 
 def parts_of(files: Mapping[str, str], shards: Iterable[str]) -> dict[str, list[str] | None]:
-    """The files of some shards, by the file of each, and which of a file's shards these are; None: all that it holds."""
+    """The files of some shards, given that of each, and which of its shards these are; None: all that it holds."""
     found: dict[str, list[str] | None] = {}
     for shard in sorted({*shards}):
         file = files[shard]

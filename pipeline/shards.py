@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -152,6 +153,8 @@ class Shards(Folder):
             self.put(f"{name}/{file}.parquet", data[name])
         own: Record = {} if file == shard else {"file": file}
         own |= {name: tables[name].num_rows for name in TABLES}
+        statuses = Counter(tables["samples"]["status"].to_pylist())
+        own |= {"statuses": dict(sorted(statuses.items()))}
         own |= {NEGATIVES: tables[NEGATIVES].num_rows} if NEGATIVES in tables else {}
         own |= {"bytes": {name: len(data[name]) for name in TABLES}}
         return json.dumps(dict(record) | own, indent=1).encode()

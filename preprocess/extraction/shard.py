@@ -114,8 +114,6 @@ class Extractor:
         if redo is not None:
             tables = _merge({name: store.table(name, shard.name) for name in TABLES}, tables, redo)
         statuses = Counter(tables["samples"]["status"].to_pylist())
-        record |= {name: table.num_rows for name, table in tables.items()}
-        record |= {"statuses": dict(sorted(statuses.items()))}
         (store.stage if job.stage else store.commit)(shard.name, tables, record)
         return dict(statuses)
 

@@ -13,11 +13,14 @@ SHOWN = 20  # of a list of files or shards
 def status(store: Store) -> dict[str, Any]:
     """Shards committed, not whole and given up, samples by status, seconds by step, how inputs were read, the settings.
 
-    The records alone are read, not the tables.
+    The records are read, and not the tables.
     """
     commits = store.commits()
     with connect(store, commits=commits) as connection:
-        samples = connection.execute(_COUNTED.format(column="statuses")).fetchall()
+        unknown = connection.execute("SELECT count(*) FROM shards WHERE statuses IS NULL").fetchall()[0][0]
+        # Imports by a former version did not count their rows.
+        counted = _BY_ROW if unknown else _COUNTED.format(column="statuses")
+        samples = connection.execute(counted).fetchall()
         seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
         inputs = connection.execute(_INPUTS).fetchall()
     there = {*commits.shards, *commits.damaged}
@@ -46,6 +49,8 @@ def status(store: Store) -> dict[str, Any]:
 _COUNTED = """
     SELECT one.key, sum(one.value) FROM (SELECT unnest(map_entries({column})) AS one FROM shards)
     GROUP BY 1 ORDER BY 2 DESC, 1"""
+
+_BY_ROW = "SELECT status, count(*) FROM samples GROUP BY status ORDER BY 2 DESC, 1"
 
 _COUNTS = ("files", "shards", "samples")
 _NAMES = (*READING, "rows_per_shard")
