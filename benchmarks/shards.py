@@ -171,7 +171,7 @@ def ask(url: str) -> None:
             "print(json.dumps([time.time() - begun, (peak - before) / 2**20]))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        seconds, memory = json.loads(done.stdout)
+        seconds, memory = json.loads(done.stdout[done.stdout.rindex("[") :])
         print(f"  {name:24} {seconds:7.2f} s {memory:7.0f} MB more than the imports")
 
 

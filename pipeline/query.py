@@ -33,6 +33,7 @@ def connect(
     sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
+    connection.execute("SET enable_progress_bar = false")  # it would be printed among the rows
     if not store.local:
         connection.register_filesystem(store.fs)
     if memory is not None:

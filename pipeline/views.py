@@ -65,11 +65,11 @@ CREATE OR REPLACE TEMP VIEW boxes AS $boxes;
 -- The boxes of every concept: an object's own, an attribute's owner's, a relation's subject's and object's.
 CREATE OR REPLACE TEMP VIEW concept_boxes AS
     WITH grounded AS (
-        SELECT concept_id, kind,
-               unnest(CASE kind WHEN 'object' THEN ['self'] WHEN 'attribute' THEN ['owner']
-                      ELSE ['subject', 'object'] END) AS role,
-               unnest($grounds) AS object_concept_id
-        FROM concepts WHERE part = 0
+        SELECT concept_id, kind, 'self' AS role, concept_id AS object_concept_id
+        FROM concepts WHERE part = 0 AND kind = 'object'
+        UNION ALL SELECT concept_id, kind, 'owner', owner_id FROM concepts WHERE part = 0 AND kind = 'attribute'
+        UNION ALL SELECT concept_id, kind, 'subject', subject_id FROM concepts WHERE part = 0 AND kind = 'relation'
+        UNION ALL SELECT concept_id, kind, 'object', object_id FROM concepts WHERE part = 0 AND kind = 'relation'
     )
     SELECT grounded.concept_id, kind, role, object_concept_id, boxes.* EXCLUDE (concept_id)
     FROM grounded JOIN boxes ON boxes.concept_id = grounded.object_concept_id;
@@ -160,7 +160,7 @@ def views(*, partly: bool, denied: bool = True, empty: bool = False) -> str:
         if name == "concepts" and not denied:
             sql = f"SELECT * FROM ({sql}) UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false"
         tables[name] = sql
-    return _SQL.substitute(grounds=GROUNDS, **tables)
+    return _SQL.substitute(tables)
 
 
 def shards_sql(loose: str, packs: Sequence[str]) -> str:

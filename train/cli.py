@@ -10,6 +10,7 @@ import typer
 from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
+from macco.train.cli_texts import app as texts
 from macco.train.study.reproduce.command import app as reproduction
 
 app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
@@ -229,47 +230,6 @@ def bench(
 
 
 @app.command()
-def negatives(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same captions.")] = 0,
-) -> None:
-    """Make hard negative captions of a store's scene graphs, for method.negatives (NegCLIP, CE-CLIP)."""
-    from macco.pipeline.store import Store
-    from macco.train.data.negatives import write_negatives
-
-    print(f"{write_negatives(Store.open(store), seed, _say)} negatives in {store}/negatives")
-
-
-@app.command()
-def units(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same foils.")] = 0,
-) -> None:
-    """Make the units of a store's captions, entities and relations, with foils of their own, for CS-CLIP."""
-    from macco.pipeline.store import Store
-    from macco.train.data.units import write_units
-
-    print(f"{write_units(Store.open(store), seed, _say)} units and foils in {store}/units")
-
-
-@app.command()
-def import_texts(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines; a URL will do.")],
-) -> None:
-    """Take in foils and captions made elsewhere, by sample_id, in place of those that the store has.
-
-    A line: {"sample_id": "coco/00000/000000000/0", "negatives": {"swap_object": "..."}, "units": [{"kind": "entity",
-    "text": "a red dog", "foils": ["a blue dog"]}], "paraphrases": ["..."]}; each of the three may be left out.
-    """
-    from macco.pipeline.store import Store
-    from macco.train.data.elsewhere import import_texts
-
-    for name, count in import_texts(Store.open(store), file, _say).items():
-        print(f"{count} rows in {store}/{name}")
-
-
-@app.command()
 def study(
     name: Annotated[
         str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")
@@ -335,6 +295,7 @@ def study(
 
 
 app.add_typer(evaluation)
+app.add_typer(texts)
 app.add_typer(reproduction)
 
 

@@ -10,12 +10,15 @@ _STATS = {
         SELECT kind, count(*) AS concepts, count(DISTINCT lemma) AS lemmas,
                round(count(*) / (SELECT count(*) FROM samples WHERE status = 'ok'), 2) AS per_caption
         FROM concepts WHERE part = 0 GROUP BY kind ORDER BY kind""",
+    # Boxes are of objects alone: what has none is counted, not joined.
     "boxes": """
+        WITH found AS MATERIALIZED (SELECT count(*) AS boxes, max(score) AS best FROM boxes GROUP BY concept_id),
+             objects AS (SELECT count(*) AS n FROM concepts WHERE kind = 'object' AND part = 0),
+             every AS (SELECT boxes, best FROM found UNION ALL
+                       SELECT 0, 0 FROM (SELECT unnest(range(n - (SELECT count(*) FROM found))) FROM objects))
         SELECT count(*) AS objects, round(avg(boxes), 2) AS boxes_per_object,
                round(avg((best >= {threshold})::INT), 4) AS share_grounded, round(median(best), 3) AS median_best_score
-        FROM (SELECT count(b.score) AS boxes, coalesce(max(b.score), 0) AS best
-              FROM concepts c LEFT JOIN boxes b USING (concept_id)
-              WHERE c.kind = 'object' AND c.part = 0 GROUP BY c.concept_id)""",
+        FROM every""",
     "commonest": """
         SELECT kind, list(lemma || ' ' || n ORDER BY n DESC, lemma) AS lemmas
         FROM (SELECT kind, lemma, count(*) AS n FROM concepts WHERE part = 0 GROUP BY kind, lemma
