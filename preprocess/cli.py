@@ -155,6 +155,12 @@ def retry(
     samples: Annotated[
         bool, typer.Option("--samples", help="Also redo failed samples of committed shards.")
     ] = False,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="The store's own, again: needed where it names a configuration, which is a program."
+        ),
+    ] = None,
     *,
     compute: Compute,
     run: RunConfig,
@@ -169,7 +175,7 @@ def retry(
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.retry import failed_samples, failed_shards
 
-    config = ExtractConfig.from_settings(Store.open(path).description()["settings"], compute)
+    config = ExtractConfig.from_settings(Store.open(path).description()["settings"], compute, detector)
     run.check()
     config.check()
     store = Store.create(path, config.settings())

@@ -54,12 +54,33 @@ class ExtractConfig(Compute, Parsing):
         return shaping
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any], compute: Compute) -> "ExtractConfig":
-        """The configuration that made a store, to go on with it."""
-        names = {name for name in settings if not name.endswith("_fingerprint")}
-        if "imported" in names:
+    def from_settings(
+        cls, settings: dict[str, Any], compute: Compute, detector: str | None = None
+    ) -> "ExtractConfig":
+        """The configuration that made a store, to go on with it; whose store it is, nobody knows.
+
+        detector: as the user gives it again. Raises UserError for a setting that is none, and for a detector whose
+        configuration is a program, unless the user gives that one.
+        """
+        mine = {name: value for name, value in settings.items() if not name.endswith("_fingerprint")}
+        if "imported" in mine:
             raise UserError("this store was imported, not extracted: import it again instead")
-        return cls(**{name: settings[name] for name in names}, **asdict(compute))
+        defaults = asdict(cls())
+        for name, value in mine.items():
+            if name not in defaults or name in asdict(Compute()):
+                raise UserError(f"store.json has {name}, a setting that this macco does not know")
+            kind = type(defaults[name])
+            if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+                raise UserError(f"store.json has {name} = {value!r}, which is no {kind.__name__}")
+        own = str(mine.get("detector", ""))
+        if detector is not None and detector != own:
+            raise UserError(f"the store was made with --detector {own!r}, not {detector!r}")
+        if detector is None and own.startswith("groundingdino:") and "@" in own:
+            raise UserError(
+                f"store.json names {own.rpartition('@')[2]}, a program that would be run: if you trust it, "
+                f"give it again with --detector {own}"
+            )
+        return cls(**mine, **asdict(compute))
 
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
