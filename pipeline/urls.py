@@ -37,6 +37,7 @@ _SHARDS = (
 )  # as a folder's hint has them
 # fsspec's chains, `first::second`: caches are read through, archives are not looked into.
 _CACHES = ("simplecache", "filecache", "blockcache", "cached")
+_EXTRAS = {"s3": ("s3://", "s3a://"), "gs": ("gs://", "gcs://")}  # of pyproject.toml
 _ARCHIVES = ("zip", "tar", "libarchive", "reference", "dir")
 
 
@@ -59,8 +60,21 @@ def plain(url: str) -> str:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """What opens a path or URL, and its name there. A local path is no URL, whatever colons it holds."""
-    return (LocalFileSystem(), plain(url)) if is_local(plain(url)) else fsspec.core.url_to_fs(url)
+    """What opens a path or URL, and its name there. A local path is no URL, whatever colons it holds.
+
+    Raises UserError for a protocol that is unknown, or whose package is not installed.
+    """
+    if is_local(plain(url)):
+        return LocalFileSystem(), plain(url)
+    try:
+        found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+        return found
+    except ImportError as error:
+        extra = next((name for name, kinds in _EXTRAS.items() if url.startswith(kinds)), None)
+        how = f" (pip install 'macco[{extra}]')" if extra else ""
+        raise UserError(f"cannot open {url!r}: {error}{how}") from error
+    except ValueError as error:
+        raise UserError(f"cannot open {url!r}: {error}") from error
 
 
 def folder(url: str) -> str:
@@ -137,7 +151,7 @@ def is_folder(url: str) -> bool:
     try:
         fs, path = filesystem(url)
         return bool(fs.isdir(path))
-    except (ImportError, ValueError, OSError):  # `expand` says why it cannot be looked for
+    except (UserError, ValueError, OSError):  # `expand` says why it cannot be looked for
         return False
 
 

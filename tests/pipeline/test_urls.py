@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import fsspec
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from macco.pipeline import urls
 from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
 
 
 @pytest.fixture
@@ -140,3 +142,19 @@ def test_a_range_means_all_its_numbers(first: int, count: int, width: int) -> No
     last = first + count - 1
     braces = "{" + f"{first:0{width}}..{last:0{width}}" + "}"
     assert urls.expand([f"memory://range/{braces}.tar"]) == names
+
+
+@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/store", "s3"), ("gs://bucket/store", "gs")])
+def test_a_protocol_without_its_package_names_the_extra(
+    url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, extra, raising=False)  # of an earlier test
+    with pytest.raises(UserError, match=rf"pip install 'macco\[{extra}\]'"):
+        Store.open(url)
+
+
+def test_an_unknown_protocol_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot open 'xyz://a'"):
+        Store.open("xyz://a")
