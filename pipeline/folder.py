@@ -103,7 +103,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file that may not be there."""
-        if self.exists(name):
+        with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
     def lock(self) -> FileLock | None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, alone, file_of, read_commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
+from macco.pipeline.lease import NAME as WRITER
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, TEXTS
 
@@ -244,8 +245,10 @@ class Shards(Folder):
 
     def _own(self, shard: str) -> Record | None:
         """A shard's record that is a file of its own."""
-        name = f"shards/{shard}.json"
-        return self._json(name) if self.exists(name) else None
+        try:
+            return self._json(f"shards/{shard}.json")
+        except FileNotFoundError:
+            return None
 
     def _drop(self, shard: str, record: Record) -> None:
         """Remove the files that a shard had alone, by a record that holds no longer."""
@@ -257,6 +260,11 @@ class Shards(Folder):
         """Finish what a killed process decided, unless that process is another and still at work."""
         if not self.exists(DECIDED):
             return
+        if self.exists(WRITER):
+            raise UserError(
+                f"shards of {self.url} are being replaced: ask again when that is done, or, if nobody writes to it any "
+                "more, give the command that did it again"
+            )
         try:
             lock = self.lock() if self.local else None
             if lock is not None or not self.local:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from macco.pipeline.commits import INDEX, NO_ROW, PACKS
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import TEMPORARY
+from macco.pipeline.lease import Lease
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
 from macco.pipeline.shards import Shards, restore
@@ -17,6 +18,7 @@ Settings = Mapping[str, Any]
 
 _FOLDERS: Final = (*TABLES, PACKS, "shards", "failed", "replacing/shards")
 _COPYING: Final = "copying.json"  # while it is there, this is a copy that is not whole
+_SHARED: Final = ("s3", "s3a", "gs", "gcs")  # object stores that create an object once
 _OURS: Final = re.compile(r".*[~+][0-9a-f]{8}")  # names that only macco gives
 
 
@@ -30,6 +32,12 @@ class Store(Shards):
     @classmethod
     def open(cls, url: str) -> "Store":
         """Open an existing store; raise UserError where there is none."""
+        store = cls._described(url)
+        store.go_on()
+        return store
+
+    @classmethod
+    def _described(cls, url: str) -> "Store":
         store = cls(url)
         if not store.exists("store.json"):
             raise UserError(
@@ -43,7 +51,6 @@ class Store(Shards):
             raise UserError(
                 f"{url} has schema version {version}, this macco reads {READ_VERSIONS}: extract it anew"
             )
-        store.go_on()
         return store
 
     @classmethod
@@ -59,7 +66,7 @@ class Store(Shards):
         except OSError as error:
             raise UserError(f"cannot read {url}: {error}") from error
         if exists:
-            other = cls.open(url)
+            other = cls._described(url)
             if other.description().get("compacted"):
                 raise UserError(
                     f"{url} was made by compact and is only read: extend the store that it was made from"
@@ -101,6 +108,11 @@ class Store(Shards):
         self._describe(settings)
         self.remove(_COPYING)
 
+    def check_writer(self) -> None:
+        """Raise UserError where another process has become the writer, while this one stood still."""
+        if isinstance(self._lock, Lease):
+            self._lock.check()
+
     def close(self) -> None:
         """Let others write; the store is done with, or its end does the same."""
         if self._lock is not None:
@@ -128,7 +140,9 @@ class Store(Shards):
                 )
             for folder in ("", *_FOLDERS):
                 self.sweep(folder)
-            self.finish()
+        elif self.url.partition("://")[0] in _SHARED:
+            self._lock = Lease(self)
+        self.finish()
         self._begin_tables()
         self.write_views()
 
