@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.merge import put_together
 from macco.pipeline.pictures import ImageError, Measured, decode, measure
 from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVE_ROWS, NEGATIVES, OK, Status, sample_id
 from macco.pipeline.store import Store
@@ -82,6 +83,7 @@ def import_tsv(
     found = layout(path)
     statuses, left_out = Counter[str](), 0
     with closing(Store.create(out, given | ({"decode": True} if decode else {}))) as store:
+        store.sweep_tables()
         parts, gone = _todo(store, found, dataset or path.stem, given["image_root"], decode, replace)
         for part, (tables, over) in zip(parts, _each(parts, workers), strict=True):
             counted = Counter(tables["samples"]["status"].to_pylist())
@@ -91,14 +93,12 @@ def import_tsv(
                 "input": part.input,
                 "max_side": HASH_SIDE,
             }
-            record |= {name: rows.num_rows for name, rows in tables.items()}
-            (store.stage if part.stage else store.commit)(
-                part.shard, tables, record | {"statuses": dict(sorted(counted.items()))}
-            )
+            (store.stage if part.stage else store.commit)(part.shard, tables, record)
             statuses.update(counted)
             left_out += over
         if staged := [part.shard for part in parts if part.stage]:
             store.replace(staged, gone)
+        put_together(store)
     if left_out:
         log(
             f"{left_out:,} negative captions are left out: a store has {len(NEGATIVE_KINDS)} of a caption at most"
