@@ -48,6 +48,15 @@ class Folder:
             name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")
         }
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Make a file hold `data`, unless it does."""
+        try:
+            if self.read(name) == data:
+                return
+        except FileNotFoundError:
+            pass
+        self.put(name, data)
+
     def sizes(self, folder: str, ending: str) -> dict[str, int]:
         """The names, without the ending, and sizes of a folder's files; those that begin with a dot are nobody's."""
         try:

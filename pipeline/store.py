@@ -124,7 +124,7 @@ class Store(Shards):
             if not self.exists(f"{PACKS}/{NO_ROW}.parquet"):
                 self.make(PACKS)
                 self.put(f"{PACKS}/{NO_ROW}.parquet", parquet_bytes(INDEX, INDEX.empty_table()))
-            self.put("views.sql", views_sql(self.url).encode())
+            self.keep("views.sql", views_sql(self.url).encode())
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}") from error
 
@@ -150,8 +150,8 @@ class Store(Shards):
         """A view over a glob that matches nothing is an error: a file without rows gives it a schema."""
         for name, schema in (TABLES | {PACKS: INDEX}).items():
             self.make(name)
-            self.put(f"{name}/{NO_ROW}.parquet", parquet_bytes(schema, schema.empty_table()))
-        self.put(f"shards/{NO_ROW}.json", b'{"shard": null}')
+            self.keep(f"{name}/{NO_ROW}.parquet", parquet_bytes(schema, schema.empty_table()))
+        self.keep(f"shards/{NO_ROW}.json", b'{"shard": null}')
 
     def sweep_tables(self) -> None:
         """Remove files of shards that a killed writer no longer, or not yet, needed. The caller is the one writer."""

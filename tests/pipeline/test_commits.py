@@ -88,7 +88,7 @@ _STEPS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(_STEPS)
 def test_after_any_steps_and_kills_a_shard_is_as_it_was_or_as_it_was_to_be(steps: list[Any]) -> None:
     folder = tempfile.mkdtemp()
