@@ -4,6 +4,7 @@ A shard is some images with all their rows, wherever in the file these stand. It
 that a file that is as it was is passed over, one that grew is taken further, and one that was changed is refused.
 """
 
+import gc
 import signal
 import threading
 from collections import Counter, deque
@@ -192,6 +193,7 @@ def _each(parts: Sequence[Part], workers: int) -> Iterator[Made]:
 def _alone() -> None:
     """In a worker: Ctrl-C is for the parent to act on, and when that is killed there is nothing left to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # rows are many small objects without circles, which would be looked through again and again
     parent = parent_process()
     assert parent is not None
 
