@@ -91,7 +91,7 @@ class Store(Shards):
         Raises UserError where anything else is at `url`, OSError where nothing can be written.
         """
         store = cls(url)
-        begun = store.exists(_COPYING)
+        begun = store.exists(_COPYING) and not store.exists("store.json")
         if not begun and store.fs.exists(store.root):
             raise UserError(f"there is something at {url}: choose a new --out")
         store.make()

@@ -1,6 +1,6 @@
 """A seeded campaign of faults against the commands of stage 1.
 
-    python -m benchmarks.faults [--faults 500] [--seed 0] [--where process|ray] [--kind NAME ...] [--task extract]
+    python -m benchmarks.faults [--faults 500] [--seed 0] [--where process|ray] [--kind NAME ...] [--task NAME]
 
 Prints faults, kinds, rows lost and doubled, commands hung. Exit code 1 if anything but the faults is not 0.
 """
@@ -44,7 +44,8 @@ def main() -> None:
             shard_size=1,
         )
         warm()
-        scene = Scene(TASKS[options.task], folder / "corpus", folder, limit=60.0, more=["--workers", "0"])
+        task = TASKS[options.task]
+        scene = Scene(task, folder / "corpus", folder, limit=60.0, more=[*task.more])
         kinds = KINDS
         if options.where == "ray":
             from benchmarks.faults.cluster import RAY_KINDS, on_cluster

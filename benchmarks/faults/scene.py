@@ -21,6 +21,8 @@ class Task:
 
     arguments: Callable[[Path, Path], list[str]]  # (corpus, out) -> of macco-prep
     rows: Callable[[Path], Rows]  # all rows of out, as a reader sees them
+    extracted: Callable[[Path], Path] | None = None  # out -> the store that has to be there before
+    more: tuple[str, ...] = ()  # arguments, where it is done in one process
 
 
 @dataclass
@@ -41,6 +43,10 @@ class Scene:
 
     def begin(self) -> "Scene":
         """Run the command undisturbed."""
+        if self.task.extracted is not None:
+            base = ["extract", "--shards", f"{self.corpus}/*.tar", "--out", str(self.base), "--device", "cpu"]
+            if Command([*base, "--workers", "0"], self.said).wait(self.limit):
+                raise RuntimeError(f"the store could not be made: {self.said.read_text()}")
         self.next()
         writes = Writes(self.out)
         start = time.monotonic()
@@ -57,13 +63,20 @@ class Scene:
         return self.folder / f"out{self.number}"
 
     @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
     def said(self) -> Path:
         return self.folder / f"said{self.number}"
 
     def next(self) -> None:
         """A new out, the old one gone."""
-        shutil.rmtree(self.out, ignore_errors=True)
+        for left in self.folder.glob(f"out{self.number}*"):
+            shutil.rmtree(left)
         self.number += 1
+        if self.task.extracted is not None:
+            shutil.copytree(self.base, self.task.extracted(self.out))
 
     def start(self, prepare: Prepare | None = None) -> Command:
         return Command([*self.task.arguments(self.corpus, self.out), *self.more], self.said, prepare)

@@ -25,5 +25,6 @@ def _extract(corpus: Path, out: Path) -> list[str]:
 
 
 TASKS: dict[str, Task] = {
-    "extract": Task(_extract, store_rows),
+    "extract": Task(_extract, store_rows, more=("--workers", "0")),
+    "compact": Task(lambda _, out: ["compact", str(out)], store_rows, extracted=lambda out: out),
 }
