@@ -106,7 +106,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
 def _of_files(error: Exception) -> bool:
     """Tell an error of the machine's or of a damaged file from one of this program's."""
     library = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError) or library in (
+    return isinstance(error, OSError | MemoryError) or library in (
         "duckdb",
         "_duckdb",
         "pyarrow",
