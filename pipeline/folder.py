@@ -97,18 +97,9 @@ class Folder:
         if not self.local:
             with self.fs.open(path, "wb") as file:
                 yield file
-            return
-        temporary = _beside(path)
-        try:
-            with open(temporary, "wb") as file:
+        else:
+            with _whole(path) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
-            raise
 
     def remove(self, name: str) -> None:
         """Remove a file that may not be there."""
@@ -142,11 +133,18 @@ def put(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     """
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, data)
-        return
+    else:
+        with _whole(path) as file:
+            file.write(data)
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[IO[bytes]]:
+    """A local file under a temporary name, synced and renamed once it is written, or gone."""
     temporary = _beside(path)
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -66,12 +66,12 @@ class Shards(Folder):
 
     def records(self, folder: str = "shards") -> dict[str, Record]:
         """The records of all shards that are committed and whole, or of the "failed" ones, by name and in order."""
-        found = self._loose(folder)
-        if folder == "shards":
-            there = self.committed()
-            found = {
-                name: record for name, record in (self._packs.records() | found).items() if name in there
-            }
+        if folder != "shards":
+            return self._loose(folder)
+        commits = self.commits()
+        there = {*commits.shards}
+        found = self._packs.records() | commits.records
+        found = {name: record for name, record in found.items() if name in there}
         return dict(sorted(found.items()))
 
     def _loose(self, folder: str = "shards") -> dict[str, Record]:
