@@ -117,7 +117,9 @@ def _extract(
 ) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
     from macco.pipeline.coverage import few_boxes
+    from macco.preprocess.detectors.detector import ASKED
     from macco.preprocess.extraction.run import extract_shards
+    from macco.preprocess.look.status import counts
 
     signal.signal(signal.SIGTERM, console.interrupt)
     with closing(store):
@@ -129,7 +131,11 @@ def _extract(
         f"{summary.committed} shards extracted, {summary.skipped} were there, {len(summary.failed)} failed; "
         f"{total} samples in {summary.seconds:.0f} s{rate}; failed samples: {bad or 'none'}"
     )
-    if summary.committed and (line := few_boxes(store, DEFAULT_THRESHOLD)):
+    if summary.committed and (told := {what: n for what, n in counts(store).items() if what != ASKED}):
+        print(
+            "in the whole store: " + ", ".join(f"{n:,} {what}" for what, n in told.items()), file=sys.stderr
+        )
+    if summary.committed and (line := few_boxes(store, DEFAULT_THRESHOLD, extracted=True)):
         print(line, file=sys.stderr)
     for shard, why in sorted(summary.failed.items()):
         print(f"failed: {shard}: {why}", file=sys.stderr)

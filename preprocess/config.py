@@ -34,7 +34,9 @@ class ExtractConfig(Compute, Parsing):
     """
 
     detector: Annotated[
-        str, "tiny (ships with macco), groundingdino:swint|swinb|FILE.pth, or transformers:NAME_OR_DIR."
+        str,
+        "tiny (ships with macco), none, boxes:FILE, groundingdino:swint|swinb|FILE.pth, transformers:NAME_OR_DIR; "
+        "see macco-prep models.",
     ] = "tiny"
     dtype: Annotated[str, "fp32 or bf16."] = "fp32"
     box_threshold: Annotated[float, "Keep boxes down to this score; choose a higher one later, in SQL."] = 0.1

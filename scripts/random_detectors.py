@@ -3,7 +3,7 @@
     python scripts/random_detectors.py DIR --vocab VOCAB [--small]
 
 DIR gets `groundingdino_swint_random.pth` with `bert-base-uncased/` beside it (groundingdino:DIR/...pth),
-`grounding-dino/` and `mm-grounding-dino/` (transformers:DIR/...). The architectures are the published
+`grounding-dino/`, `mm-grounding-dino/` and `owlv2/` (transformers:DIR/...). The architectures are the published
 ones; `--small` cuts layers, widths and image size, so that a test takes seconds. VOCAB is BERT's vocab.txt.
 Their boxes are noise: they show speed, and that parts fit.
 """
@@ -100,8 +100,45 @@ def write_transformers(folder: Path, bert: Path, kind: str, small: bool, seed: i
     return f"transformers:{folder}"
 
 
+def write_clip_tokenizer(folder: Path) -> int:
+    """A tokenizer of CLIP's kind that knows no merges, a token a character; returns its number of tokens."""
+    from transformers import CLIPTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    return len(tokens)
+
+
+def write_owlv2(folder: Path, small: bool, seed: int = 0) -> str:
+    """An owlv2 checkpoint, the base model's architecture; returns its spec."""
+    from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor
+
+    words = write_clip_tokenizer(folder)
+    text: dict[str, Any] = {"vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2}
+    vision: dict[str, Any] = {"image_size": 960, "patch_size": 16}
+    if small:
+        width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text |= width
+        vision = width | {"image_size": 64, "patch_size": 8}
+    config = Owlv2Config(text_config=text, vision_config=vision, projection_dim=text.get("hidden_size", 512))
+    model = Owlv2ForObjectDetection(config)
+    shake(model, seed)
+    model.save_pretrained(folder)
+    side = vision["image_size"]
+    Owlv2ImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+PHRASEWISE = {"owlv2": write_owlv2}
+
+
 def main() -> None:
-    """Write all three and print their specs."""
+    """Write all and print their specs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--vocab", type=Path, required=True)
@@ -111,6 +148,8 @@ def main() -> None:
     print(write_original(args.out, args.small))
     for kind in ("grounding-dino", "mm-grounding-dino"):
         print(write_transformers(args.out / kind, args.out / BERT, kind, args.small))
+    for kind, write in PHRASEWISE.items():
+        print(write(args.out / kind, args.small))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status
 from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
-from macco.preprocess.detectors import Detections
+from macco.preprocess.detectors import Detections, Lookup
 from macco.preprocess.extraction.tables import Found, Row, ShardTables
 from macco.preprocess.graph.refusal import caption_status
 from macco.preprocess.sources import Shard, SourceImage
@@ -66,6 +66,12 @@ class _Picture:
         """Nothing can be done with those rows that were good so far."""
         for row in self.good():
             row.status, row.error = status, error
+
+    def names(self) -> list[str]:
+        """What the image may be called elsewhere: its key, the name of its file, that without folders or ending."""
+        path = self.source.member or self.source.source
+        base = path.rsplit("/", 1)[-1]
+        return list(dict.fromkeys([self.source.key, path, base, base.rpartition(".")[0] or base]))
 
     def phrases(self) -> list[str]:
         """What the detector is asked about this image, for all its captions."""
@@ -123,6 +129,7 @@ class Extractor:
         """Return the shard's tables (see pipeline.schema) and its record: input, versions, seconds per step."""
         clock = _Clock()
         start = time.monotonic()
+        self.detector.counts.clear()
         tables = ShardTables(shard.dataset, shard.name)
         content, stamp = (
             Content(shard.url),
@@ -133,7 +140,7 @@ class Extractor:
                 for row, graph in zip(chunk.rows, chunk.graphs.result(), strict=True):
                     row.graph = graph
             with clock("ground"):
-                self._ground(chunk.pictures)
+                self._ground(shard.name, chunk.pictures)
             with clock("rows"):
                 for picture in chunk.pictures:
                     tables.add(picture.source, picture.image, picture.rows, picture.found)
@@ -142,6 +149,7 @@ class Extractor:
             "dataset": shard.dataset,
             "input": shard.record() | {"fingerprint": stamp, "content": content.record()},
             "max_side": self.detector.max_side,
+            "counts": {name: n for name, n in sorted(self.detector.counts.items()) if n},
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
             | {"python": platform.python_version()},
@@ -187,23 +195,30 @@ class Extractor:
                 for row in picture.rows:
                     row.status, row.error = error.status, str(error)
 
-    def _ground(self, pictures: Sequence[_Picture]) -> None:
+    def _ground(self, shard: str, pictures: Sequence[_Picture]) -> None:
         """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
         asked = [(picture, picture.image.image, picture.phrases()) for picture in pictures if picture.image]
         asked = [one for one in asked if one[2]]
-        results = self._detect([image for _, image, _ in asked], [phrases for _, _, phrases in asked])
-        for (picture, _, phrases), result in zip(asked, results, strict=True):
+        images, phrases = [image for _, image, _ in asked], [own for _, _, own in asked]
+        results: Sequence[Detections | Exception]
+        if isinstance(self.detector, Lookup):
+            results = self.detector.look_up(shard, [picture.names() for picture, _, _ in asked], phrases)
+        else:
+            results = self._detect(images, phrases)
+        for (picture, _, own), result in zip(asked, results, strict=True):
             if isinstance(result, Exception):
                 picture.refuse(Status.GROUNDING_FAILED, f"{type(result).__name__}: {result}")
                 continue
-            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(phrases)}
+            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(own)}
             picture.found = {phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()}
 
     def _detect(self, pictures: list[Image], phrases: list[list[str]]) -> list[Detections | Exception]:
         """Detect in all pictures at once; where that fails, one by one, so that only the bad ones fail."""
+        before = Counter(self.detector.counts)
         try:
             return list(self.detector.detect(pictures, phrases))
         except Exception:
+            self.detector.counts = before
             results: list[Detections | Exception] = []
             for picture, asked in zip(pictures, phrases, strict=True):
                 try:

@@ -109,6 +109,8 @@ def _warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
     """What a user should know of the boxes that batches depend on."""
     if line := few_boxes(store, plan.recipe.masks.box_score):
         yield line
+    if store.description()["settings"].get("detector") == "none":
+        return
     if not _any_box(plan, store):
         yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
 
