@@ -13,6 +13,7 @@ from macco.pipeline import console
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
+from macco.preprocess.regrounding import reground_store
 from macco.preprocess.store_commands import (
     Out,
     StorePath,
@@ -77,6 +78,17 @@ def extract(
             help="Do the shards of files again that were changed, moved or are read otherwise than before.",
         ),
     ] = False,
+    reground: Annotated[
+        bool,
+        typer.Option(
+            "--reground",
+            help="Find boxes of another --detector, or --box-threshold, for what the store holds, beside its own.",
+        ),
+    ] = False,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", help="What --reground calls these. Default: the detector's last name."),
+    ] = None,
     *,
     config: ExtractConfig,
     run: RunConfig,
@@ -92,11 +104,19 @@ def extract(
       macco-prep extract --shards train.tsv --image-root images --out store
       macco-prep extract --manifest coco2017 --root /data/coco --out s3://bucket/store
       macco-prep extract ... --detector groundingdino:swinb --dtype bf16 --ray-address auto
+      macco-prep extract --reground --out store --detector transformers:google/owlv2-base-patch16-ensemble --as owlv2
     """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
+    if reground:
+        if shards is not None or manifest is not None:
+            raise UserError("--reground is of what the store holds: leave --shards and --manifest out")
+        reground_store(out, as_, config, run)
+        return
+    if as_ is not None:
+        raise UserError("--as names the boxes of --reground, which is not given")
     if (shards is None) == (manifest is None):
         raise UserError("say what to extract: either --shards 'PATTERN' or --manifest FILE")
     run.check()

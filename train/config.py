@@ -78,6 +78,7 @@ class DataConfig:
     """What to train on, and how it is read."""
 
     store: str = ""
+    detector: str = ""  # whose boxes, where the store has those of several
     where: str = ""  # SQL over the columns of samples, concepts and boxes
     keep: Literal["all", "concept", "box"] = (
         "all"  # samples with any concept, or any box, that masks are made of

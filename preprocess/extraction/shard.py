@@ -21,7 +21,8 @@ from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Lookup
-from macco.preprocess.extraction.tables import Found, Row, ShardTables
+from macco.preprocess.extraction.reground import reground
+from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
 from macco.preprocess.graph.refusal import caption_status
 from macco.preprocess.sources import Shard, SourceImage
 from macco.preprocess.sources.content import Content
@@ -39,6 +40,12 @@ class Job:
     shard: Shard
     redo: frozenset[int] | None = None
     stage: bool = False  # write it beside what the store holds: it is to take the place of something there
+    boxes: str | None = None  # find boxes for what the store holds, a further set of this name
+
+
+def parse_nothing(captions: Sequence[str]) -> "Future[Graphs]":
+    """What stands for a parser where no caption is read."""
+    raise AssertionError("no caption is read where boxes alone are asked for")
 
 
 def parse_here(config: ExtractConfig) -> Parse:
@@ -66,12 +73,6 @@ class _Picture:
         """Nothing can be done with those rows that were good so far."""
         for row in self.good():
             row.status, row.error = status, error
-
-    def names(self) -> list[str]:
-        """What the image may be called elsewhere: its key, the name of its file, that without folders or ending."""
-        path = self.source.member or self.source.source
-        base = path.rsplit("/", 1)[-1]
-        return list(dict.fromkeys([self.source.key, path, base, base.rpartition(".")[0] or base]))
 
     def phrases(self) -> list[str]:
         """What the detector is asked about this image, for all its captions."""
@@ -116,6 +117,8 @@ class Extractor:
         Of a job with `redo` only those rows are extracted, and the rest is taken from what the store holds.
         """
         shard, redo = job.shard, job.redo
+        if job.boxes is not None:
+            return reground(self.detector, store, shard.name, job.boxes)
         tables, record = self.extract(shard, redo)
         if redo is not None:
             tables = _merge({name: store.table(name, shard.name) for name in TABLES}, tables, redo)
@@ -202,7 +205,9 @@ class Extractor:
         images, phrases = [image for _, image, _ in asked], [own for _, _, own in asked]
         results: Sequence[Detections | Exception]
         if isinstance(self.detector, Lookup):
-            results = self.detector.look_up(shard, [picture.names() for picture, _, _ in asked], phrases)
+            sources = [picture.source for picture, _, _ in asked]
+            names = [image_names(one.key, one.member, one.source) for one in sources]
+            results = self.detector.look_up(shard, names, phrases)
         else:
             results = self._detect(images, phrases)
         for (picture, _, own), result in zip(asked, results, strict=True):

@@ -41,6 +41,11 @@ def status(store: Store) -> dict[str, Any]:
         ],
         "settings": store.description()["settings"],
     }
+    if store.groundings():
+        found["boxes"] = {
+            name: {"shards": len(store.grounded(name) & {*commits.shards}), **settings}
+            for name, settings in store.groundings().items()
+        }
     if asked:
         found["counts"] = dict(sorted(asked.items()))
     if commits.damaged:

@@ -106,13 +106,13 @@ def build(
                 wanted = f"{samples} WHERE {selection.all('samples')}"
                 for level in LEVELS:
                     rows = selection.counted(
-                        level, samples if level == "samples" else wanted, part, store.url
+                        level, samples if level == "samples" else wanted, part, store, commits.files
                     )
                     counts[level] += connection.execute(
                         f"SELECT {_counts(selection.at(level))} {rows}"
                     ).fetchone()
                 level, condition = selection.survivors()
-                rows = selection.relation(level, wanted, part, store.url)
+                rows = selection.relation(level, wanted, part, store, commits.files)
                 sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
                 selected[connection.execute(sql).fetchnumpy()["place"]] = True
                 if images is not None:
@@ -134,7 +134,8 @@ def build(
         log(f"  of {int(heads.sum()):,} images: one caption of each in an epoch")
     if not total:
         raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
-    return _pieces(shards, files, sizes, selected, heads, repr(selection))
+    chosen = f" boxes of {store.boxes_of}" if store.boxes_of else ""
+    return _pieces(shards, files, sizes, selected, heads, repr(selection) + chosen)
 
 
 # The rows at which another image begins.

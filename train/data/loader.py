@@ -80,7 +80,7 @@ def open_loader(
     selection = Selection.of(data.where, recipe.masks, data.keep)
     if data.cache:
         ImageCache.open(data.cache)
-    store = Store.open(data.store)
+    store = Store.open(data.store).choose_boxes(data.detector)
     store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")

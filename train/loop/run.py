@@ -49,7 +49,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
     device = choose_device(config.device)
     if not config.data.store:
         raise UserError("no store to train on: give --store STORE")
-    opened = Store.open(config.data.store)  # before any weights are fetched
+    opened = Store.open(config.data.store).choose_boxes(
+        config.data.detector
+    )  # before any weights are fetched
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
@@ -62,6 +64,8 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
 
         def loader_of(store: str, where: str) -> Loader[Any]:
             data = replace(config.data, store=store, where=where)
+            if store != config.data.store and not Store.open(store).groundings():
+                data = replace(data, detector="")  # it has its own alone
             recipe = objective.recipe(model, start.tokenizer, data, device, say)
             return open_loader(data, recipe, seed=config.seed, log=say)
 
@@ -123,7 +127,7 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
         for file in dict.fromkeys(commits.files.values()):
             part = commits.parts([file])
             samples = f"SELECT * FROM {scan(store.url, 'samples', part)} WHERE {selection.all('samples')}"
-            boxes = selection.relation("boxes", samples, part, store.url)
+            boxes = selection.relation("boxes", samples, part, store, commits.files)
             if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
                 return True
     return False
