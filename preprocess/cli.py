@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import closing
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +79,10 @@ def extract(
             help="Do the shards of files again that were changed, moved or are read otherwise than before.",
         ),
     ] = False,
+    graphs: Annotated[
+        str | None,
+        typer.Option(help="Scene graphs made elsewhere, a JSON object a line: --parser graphs:FILE."),
+    ] = None,
     reground: Annotated[
         bool,
         typer.Option(
@@ -110,6 +115,8 @@ def extract(
     from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
+    if graphs is not None:
+        config = changed(config, parser=f"graphs:{graphs}")
     if reground:
         if shards is not None or manifest is not None:
             raise UserError("--reground is of what the store holds: leave --shards and --manifest out")

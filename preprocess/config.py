@@ -21,7 +21,9 @@ class Parsing:
     """How captions are parsed."""
 
     parser: Annotated[
-        str, "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm."
+        str,
+        "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm; graphs:FILE; "
+        "factual:NAME_OR_DIR.",
     ] = "en_caption"
     rules: Annotated[str, "repaired, or original: SceneGraphParser's plain rules."] = "repaired"
 
@@ -48,10 +50,10 @@ class ExtractConfig(Compute, Parsing):
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
         from macco.preprocess.detectors import detector_fingerprint
-        from macco.preprocess.graph.language import pipeline_fingerprint
+        from macco.preprocess.graph.parser import parser_fingerprint
 
         shaping = {name: value for name, value in asdict(self).items() if name not in asdict(Compute())}
-        shaping["parser_fingerprint"] = pipeline_fingerprint(self.parser)
+        shaping["parser_fingerprint"] = parser_fingerprint(self.parser)
         shaping["detector_fingerprint"] = detector_fingerprint(self.detector)
         return shaping
 
@@ -87,7 +89,7 @@ class ExtractConfig(Compute, Parsing):
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
         from macco.preprocess.detectors import check_detector
-        from macco.preprocess.graph.language import check_pipeline
+        from macco.preprocess.graph.parser import check_parser
 
         if self.rules not in ("repaired", "original"):
             raise UserError(f"--rules is {self.rules!r}: choose repaired or original")
@@ -101,7 +103,7 @@ class ExtractConfig(Compute, Parsing):
         for name in ("max_boxes", "max_caption_chars", "max_pixels", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it is at least 1")
-        check_pipeline(self.parser)
+        check_parser(self.parser)
         check_detector(self.detector)
 
 

@@ -16,21 +16,23 @@ import pyarrow as pa
 from PIL.Image import Image
 
 from macco.pipeline.pictures import Decoded, ImageError, decode
-from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status
+from macco.pipeline.schema import OBJECT, OK, TABLES, Status, sample_id
 from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Lookup
 from macco.preprocess.extraction.reground import reground
 from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
-from macco.preprocess.graph.refusal import caption_status
+from macco.preprocess.graph.parser import Parsed, load_parser
+from macco.preprocess.graph.refusal import CaptionError, caption_status
 from macco.preprocess.sources import Shard, SourceImage
 from macco.preprocess.sources.content import Content
 
 CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
 
-Graphs = list[list[Concept]]
-Parse = Callable[[Sequence[str]], "Future[Graphs]"]  # starts parsing captions
+Parse = Callable[
+    [Sequence[str], Sequence[str]], "Future[Parsed]"
+]  # starts parsing captions of samples by name
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,16 @@ class Job:
     boxes: str | None = None  # find boxes for what the store holds, a further set of this name
 
 
-def parse_nothing(captions: Sequence[str]) -> "Future[Graphs]":
+def parse_nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
     """What stands for a parser where no caption is read."""
     raise AssertionError("no caption is read where boxes alone are asked for")
 
 
 def parse_here(config: ExtractConfig) -> Parse:
     """Parse in a thread of this process."""
-    from macco.preprocess.graph.scene_graphs import SceneGraphs
-
-    graphs = SceneGraphs.load(config.parser, config.rules)
+    parser = load_parser(config.parser, config.rules)
     thread = ThreadPoolExecutor(1, "macco-parse")
-    return lambda captions: thread.submit(graphs.parse, captions)
+    return lambda captions, names: thread.submit(parser.parse, captions, names)
 
 
 @dataclass
@@ -90,7 +90,7 @@ class _Chunk:
 
     pictures: list[_Picture]
     rows: list[Row]
-    graphs: "Future[Graphs]"
+    graphs: "Future[Parsed]"
 
 
 class Extractor:
@@ -133,6 +133,7 @@ class Extractor:
         clock = _Clock()
         start = time.monotonic()
         self.detector.counts.clear()
+        counts: Counter[str] = Counter()
         tables = ShardTables(shard.dataset, shard.name)
         content, stamp = (
             Content(shard.url),
@@ -140,8 +141,13 @@ class Extractor:
         )  # of the file as it is before it is read
         for chunk in _ahead(self._chunks(shard, only, clock, content)):
             with clock("parse"):
-                for row, graph in zip(chunk.rows, chunk.graphs.result(), strict=True):
-                    row.graph = graph
+                parsed = chunk.graphs.result()
+                counts.update(parsed.counts)
+                for row, graph in zip(chunk.rows, parsed.graphs, strict=True):
+                    if isinstance(graph, CaptionError):
+                        row.status, row.error = graph
+                    else:
+                        row.graph = graph
             with clock("ground"):
                 self._ground(shard.name, chunk.pictures)
             with clock("rows"):
@@ -152,7 +158,7 @@ class Extractor:
             "dataset": shard.dataset,
             "input": shard.record() | {"fingerprint": stamp, "content": content.record()},
             "max_side": self.detector.max_side,
-            "counts": {name: n for name, n in sorted(self.detector.counts.items()) if n},
+            "counts": {name: n for name, n in sorted((counts + self.detector.counts).items()) if n},
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
             | {"python": platform.python_version()},
@@ -172,7 +178,12 @@ class Extractor:
                 for picture in pictures:
                     self._decode(picture)
             rows = [row for picture in pictures for row in picture.good()]
-            yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows]))
+            names = [
+                sample_id(shard.dataset, shard.name, picture.source.key, row.caption_id)
+                for picture in pictures
+                for row in picture.good()
+            ]
+            yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows], names))
 
     def _numbered(self, shard: Shard, only: Collection[int] | None, content: Content) -> Iterator[_Picture]:
         number = count()

@@ -128,7 +128,18 @@ def draw(
     if by_chance:
         return text, _rectangle(grid, config.image_ratio, random)
     boxes = [c.boxes for c in phrases[phrase]] if phrase is not None else []
-    return text, patches(np.concatenate([*boxes, np.empty((0, 4), np.float32)]), crop, grid)
+    together = np.concatenate([*boxes, np.empty((0, 4), np.float32)])
+    if config.random_boxes:  # the last that is drawn: without it, all else is as it was
+        together = elsewhere(together, config.random_boxes, random)
+    return text, patches(together, crop, grid)
+
+
+def elsewhere(boxes: NDArray[np.float32], share: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """The boxes [K, 4] in 0..1, each with this chance moved to a random place inside the image, its size kept."""
+    moved = random.random(len(boxes)) < share
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    corners = random.random((len(boxes), 2), np.float32) * (1 - sizes).clip(0)
+    return np.where(moved[:, None], np.concatenate([corners, corners + sizes], 1), boxes)
 
 
 def patches(boxes: NDArray[np.float32], crop: Crop, grid: int) -> NDArray[np.bool_]:
