@@ -50,7 +50,7 @@ class ExtractConfig(Compute, Parsing):
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
         from macco.preprocess.detectors import detector_fingerprint
-        from macco.preprocess.graph.parser import parser_fingerprint
+        from macco.preprocess.graph.parsers import parser_fingerprint
 
         shaping = {name: value for name, value in asdict(self).items() if name not in asdict(Compute())}
         shaping["parser_fingerprint"] = parser_fingerprint(self.parser)
@@ -89,7 +89,7 @@ class ExtractConfig(Compute, Parsing):
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
         from macco.preprocess.detectors import check_detector
-        from macco.preprocess.graph.parser import check_parser
+        from macco.preprocess.graph.parsers import check_parser
 
         if self.rules not in ("repaired", "original"):
             raise UserError(f"--rules is {self.rules!r}: choose repaired or original")

@@ -12,8 +12,9 @@ from ray.exceptions import RayError, RayTaskError
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.extraction.shard import Extractor, Job
-from macco.preprocess.graph.parser import Parsed, load_parser
+from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parser import Parser as Graphs
+from macco.preprocess.graph.parsers import load_parser
 
 
 class _Actor:

@@ -23,7 +23,8 @@ from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Lookup
 from macco.preprocess.extraction.reground import reground
 from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
-from macco.preprocess.graph.parser import Parsed, load_parser
+from macco.preprocess.graph.parser import Parsed
+from macco.preprocess.graph.parsers import load_parser
 from macco.preprocess.graph.refusal import CaptionError, caption_status
 from macco.preprocess.sources import Shard, SourceImage
 from macco.preprocess.sources.content import Content

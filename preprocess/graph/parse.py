@@ -6,7 +6,7 @@ from itertools import islice
 
 from macco.pipeline.schema import Concept
 from macco.preprocess.graph.language import EMBEDDED
-from macco.preprocess.graph.parser import load_parser
+from macco.preprocess.graph.parsers import load_parser
 from macco.preprocess.graph.refusal import CaptionError, caption_status, text_of
 from macco.preprocess.graph.show import render, to_json
 

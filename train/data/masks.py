@@ -115,6 +115,8 @@ def draw(
     phrases: dict[int, list[Grounded]] = defaultdict(list)
     words: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for concept in concepts:
+        if tokens.beyond(concept.spans):  # the model does not read it: neither words nor boxes are masked
+            continue
         if concept.kind in kinds and (spans := _words(concept, caption, config)):
             phrases[concept.phrase].append(concept)
             words[concept.phrase] += spans

@@ -160,6 +160,7 @@ class Loop:
         self.state, self.loader, self.judges = state, loader, judges
         self.folder, self.metrics, self.log = run, metrics, log
         self.window = LossWindow()
+        self.told = False  # whether captions are cut
         self.seconds = 0.0  # of the steps since the last row: saving and validating are left out
 
     def run(self, stop: Callable[[], bool]) -> bool:
@@ -212,6 +213,12 @@ class Loop:
             "broken_images": float(self.loader.broken),
         }
         seconds, self.seconds = self.seconds, 0.0
+        if cut := self.loader.said_of_cuts():
+            row["captions_cut"] = self.loader.captions_cut / self.loader.captions
+            row["concepts_cut"] = float(self.loader.concepts_cut)
+            if not self.told or t.step == t.total:
+                self.log(cut)
+            self.told = True
         if self.metrics is not None:
             self.metrics.write({"step": t.step} | row)
         shown = "  ".join(f"{name} {value:.4f}{self._weight(name)}" for name, value in losses.items())
