@@ -134,7 +134,133 @@ def write_owlv2(folder: Path, small: bool, seed: int = 0) -> str:
     return f"transformers:{folder}"
 
 
-PHRASEWISE = {"owlv2": write_owlv2}
+def write_omdet(folder: Path, small: bool, seed: int = 0) -> str:
+    """An omdet-turbo checkpoint, the published Swin-T's architecture; returns its spec."""
+    from transformers import (
+        CLIPTextConfig,
+        DetrImageProcessor,
+        OmDetTurboConfig,
+        OmDetTurboForObjectDetection,
+        SwinConfig,
+    )
+
+    words = write_clip_tokenizer(folder)
+    text: dict[str, Any] = {"vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2}
+    swin: dict[str, Any] = {
+        "image_size": 640,
+        "out_features": ["stage2", "stage3", "stage4"],
+        "window_size": 7,
+    }
+    model: dict[str, Any] = {}
+    side = 640
+    if small:
+        side = 64
+        text |= SMALL_TEXT | {"hidden_size": 48}  # other than the decoder's, or transformers fails
+        swin |= SMALL_SWIN | {"image_size": side}
+        model = {
+            "num_queries": 20, "text_projection_in_dim": 48, "text_projection_out_dim": 48, "class_embed_dim": 48,
+            "task_encoder_hidden_dim": 32, "encoder_hidden_dim": 32, "decoder_hidden_dim": 32,
+            "vision_features_channels": [32, 32, 32], "encoder_in_channels": [48, 96, 192],
+            "encoder_dim_feedforward": 32, "decoder_dim_feedforward": 32, "decoder_num_layers": 2,
+            "encoder_attention_heads": 2, "decoder_num_heads": 2,
+        }  # fmt: skip
+        model["backbone_config"] = SwinConfig(**swin)
+        model["apply_layernorm_after_vision_backbone"] = False  # is for timm's backbone, the published one
+    config = OmDetTurboConfig(text_config=CLIPTextConfig(**text), image_size=side, **model)
+    made = OmDetTurboForObjectDetection(config)
+    shake(made, seed)
+    made.save_pretrained(folder)
+    DetrImageProcessor(size={"height": side, "width": side}, do_pad=False).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def write_sam3(folder: Path, small: bool, seed: int = 0) -> str:
+    """A sam3 checkpoint; returns its spec."""
+    from transformers import Sam3Config, Sam3ImageProcessor, Sam3Model
+
+    words = write_clip_tokenizer(folder)
+    text = {
+        "model_type": "clip_text_model", "vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2,
+        "hidden_size": 1024, "intermediate_size": 4096, "projection_dim": 512, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "max_position_embeddings": 32, "hidden_act": "gelu",
+    }  # fmt: skip
+    parts: dict[str, Any] = {}
+    side = 1008
+    if small:
+        side = 56
+        text |= SMALL_TEXT | {"projection_dim": 32}
+        wide = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        backbone = {
+            "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": side, "window_size": 2, "global_attn_indexes": [1],
+            "pretrain_image_size": 28,
+        }  # fmt: skip
+        sizes = [[16, 16], [8, 8], [4, 4]]
+        parts = {
+            "vision_config": {
+                "backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes,
+            },
+            "geometry_encoder_config": wide,
+            "detr_encoder_config": wide,
+            "detr_decoder_config": wide | {"num_queries": 12},
+            "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+        }  # fmt: skip
+    model = Sam3Model(Sam3Config(text_config=text, **parts))
+    shake(model, seed)
+    model.save_pretrained(folder)
+    Sam3ImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def write_florence2(folder: Path, small: bool, seed: int = 0) -> str:
+    """A florence2 checkpoint, the base model's architecture; most of what its vocabulary has are places."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        PreTrainedTokenizerFast,
+    )
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    names += [f"<loc_{place}>" for place in range(1000)] + ["<image>"]
+    words = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, [], unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    text: dict[str, Any] = {
+        "model_type": "bart", "vocab_size": len(names), "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+        "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072, "max_position_embeddings": 4096,
+    }  # fmt: skip
+    vision: dict[str, Any] = {"projection_dim": 768}
+    side = 768
+    if small:
+        side = 64
+        wide = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+        text |= wide | {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        vision = {
+            "projection_dim": 32, "depths": [1, 1, 1, 1], "embed_dim": [8, 16, 16, 32], "num_heads": [1, 2, 2, 4],
+            "num_groups": [1, 2, 2, 4], "window_size": 4,
+        }  # fmt: skip
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=len(names) - 1)
+    model = Florence2ForConditionalGeneration(config)
+    shake(model, seed)
+    model.generation_config.no_repeat_ngram_size = 1  # else it says one place again and again
+    model.save_pretrained(folder)
+    CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+PHRASEWISE = {
+    "owlv2": write_owlv2, "omdet-turbo": write_omdet, "sam3": write_sam3, "florence2": write_florence2,
+}  # fmt: skip
 
 
 def main() -> None:

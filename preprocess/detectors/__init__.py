@@ -7,7 +7,8 @@ A detector is named by a spec:
 - `boxes:FILE`: boxes made elsewhere, Parquet or COCO JSON, by image and phrase
 - `groundingdino:swint`, `groundingdino:swinb`: the official weights, run by groundingdino-py
 - `groundingdino:FILE.pth`, `groundingdino:FILE.pth@CONFIG.py`: other weights of that kind
-- `transformers:NAME_OR_DIR`: a checkpoint of grounding-dino, mm-grounding-dino (LLMDet is one) or owlv2
+- `transformers:NAME_OR_DIR`: a checkpoint of grounding-dino, mm-grounding-dino (LLMDet is one), owlv2, omdet-turbo,
+  sam3 or florence2
 - `NAME`, `NAME:ARGUMENT`: what another package adds, by an entry point in the group `macco.detectors`
 
 Nothing is downloaded: a model that is not here raises a UserError with the command that gets it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from macco.pipeline.errors import UserError
 
 MODELS_VARIABLE = "MACCO_MODELS"  # folder of official .pth files and of bert-base-uncased
-FAMILY = ("grounding-dino", "mm-grounding-dino", "owlv2")
+FAMILY = ("grounding-dino", "mm-grounding-dino", "owlv2", "omdet-turbo", "sam3", "sam3_video", "florence2")
 RELEASES = "https://github.com/IDEA-Research/GroundingDINO/releases/download/"
 OFFICIAL = {  # name -> (release file, configuration that groundingdino-py ships)
     "swint": ("v0.1.0-alpha/groundingdino_swint_ogc.pth", "GroundingDINO_SwinT_OGC.py"),

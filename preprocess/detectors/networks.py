@@ -1,7 +1,11 @@
 """Detectors that are networks with weights in files: GroundingDINO's own, and checkpoints of transformers."""
 
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
+from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.detector import Detector, Settings
 from macco.preprocess.detectors.locate import DetectorFiles, locate
 
@@ -47,11 +51,28 @@ class NetworkBackend:
         return locate(f"{self.kind}:{name}" if name else self.kind)
 
 
-def _owlv2(files: DetectorFiles, device: Any) -> Any:
-    from macco.preprocess.detectors.owlv2 import Owlv2Network
+def _network(name: str, minimum: str = "") -> Callable[[DetectorFiles, Any], Any]:
+    """What loads a class MODULE.CLASS of this package. minimum: the first transformers that has its model."""
 
-    return Owlv2Network(files.weights, device)
+    def load(files: DetectorFiles, device: Any) -> Any:
+        module, _, kind = name.rpartition(".")
+        try:
+            made = import_module(f"macco.preprocess.detectors.{module}")
+        except ImportError as error:
+            raise UserError(
+                f"{files.weights} needs transformers {minimum} or later, this is {version('transformers')}: "
+                "pip install -U transformers"
+            ) from error
+        return getattr(made, kind)(files.weights, device)
+
+    return load
 
 
 # Models whose phrases are no prompt of one text, by the model_type of their config.json.
-PHRASEWISE = {"owlv2": _owlv2}
+PHRASEWISE = {
+    "owlv2": _network("owlv2.Owlv2Network"),
+    "omdet-turbo": _network("omdet.OmDetNetwork"),
+    "sam3": _network("sam3.Sam3Network", "5.0"),
+    "sam3_video": _network("sam3.Sam3Network", "5.0"),
+    "florence2": _network("florence2.Florence2Network"),
+}

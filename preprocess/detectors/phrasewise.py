@@ -75,18 +75,23 @@ class Squares:
 class Phrases:
     """Phrases as a checkpoint's tokenizer reads them, cut to the tokens that it can hold."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, spared: str = "") -> None:
+        """spared: what a phrase stands in, which has to fit as well."""
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.limit = limit  # tokens, with those that begin and end a text
-        self.around = self.tokenizer.num_special_tokens_to_add()
+        self.room = limit - self.tokenizer.num_special_tokens_to_add()
+        self.room -= self.length(spared) if spared else 0
+
+    def length(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return len(self.tokenizer([text], add_special_tokens=False, verbose=False)["input_ids"][0])
 
     def shorten(self, text: str) -> str:
         """The text, or as much of it as fits, up to a blank where there is one."""
         encoded = self.tokenizer([text], add_special_tokens=False, verbose=False)
-        room = self.limit - self.around
-        if len(encoded["input_ids"][0]) <= room:
+        if len(encoded["input_ids"][0]) <= self.room:
             return text
-        end = encoded[0].offsets[room - 1][1]
+        end = encoded[0].offsets[self.room - 1][1]
         head = text[:end]
         if text[end : end + 1] not in ("", " ") and " " in head:
             head = head[: head.rindex(" ")]

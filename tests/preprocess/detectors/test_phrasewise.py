@@ -11,7 +11,7 @@ from PIL import Image
 from macco.preprocess.detectors import check_detector, detector_fingerprint, load_detector
 from macco.preprocess.detectors.detector import ASKED, CUT, WORDLESS
 
-KINDS = ("owlv2",)
+KINDS = ("owlv2", "omdet-turbo", "sam3", "florence2")
 PHRASES = [
     ["red dog", "small sofa", "tree"],
     ["cat"],
