@@ -22,6 +22,7 @@ from macco.preprocess.detectors import (
     detector_fingerprint,
     load_detector,
 )
+from macco.preprocess.detectors.catalogue import list_models
 
 
 def extract(corpus: Path, out: Path, *more: object) -> Store:
@@ -174,3 +175,19 @@ def test_another_package_adds_a_detector(
     for spec, told in {"whole:x": "not here", "broken": "does not load", "yolo": "whole"}.items():
         with pytest.raises(UserError, match=told):
             check_detector(spec)
+
+
+def test_models_are_listed_with_the_line_that_gets_them() -> None:
+    rows = {row["name"]: row for row in list_models()}
+    assert rows["tiny"]["here"]
+    assert rows["none"]["here"]
+    for size, ap in (("base", "48.3"), ("large", "51.1")):
+        row = rows[f"transformers:iSEE-Laboratory/llmdet_{size}"]
+        assert row["licence"] == "Apache-2.0"
+        assert row["lvis"].startswith(ap)
+        assert "LLMDet" in row["source"]
+        assert row["here"] or f"hf download iSEE-Laboratory/llmdet_{size}" in row["get"]
+    for name, row in rows.items():
+        assert row["kind"] in ("parser", "detector")
+        assert ("source" in row) == (str(row.get("lvis", ""))[:1].isdigit()), name
+        assert row.get("here", True) or row["get"]
