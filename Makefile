@@ -38,7 +38,7 @@ lint: install
 
 # The site of docs/, offline: site/index.html. With `serve` in the place of `build` it is shown as it is written.
 docs: install
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # dist/: sdist and wheel, and the wheel tried in a fresh environment.
 release:
