@@ -1,7 +1,6 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
@@ -263,7 +263,7 @@ def cache(
     """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
     from macco.preprocess.exchange.cache import write_cache
 
-    write_cache(path, out, short_side=short_side, quality=quality, workers=workers or os.cpu_count() or 1)
+    write_cache(path, out, short_side=short_side, quality=quality, workers=workers or cores())
 
 
 def export(
