@@ -47,7 +47,7 @@ def few_boxes(store: Store, threshold: float, *, extracted: bool = False) -> str
         return (
             None
             if extracted
-            else "warning: the store was made without a detector: nothing of an image is masked"
+            else "warning: the store was made without a detector: no box says which patches to mask"
         )
     knows = (
         "the detector that comes with macco knows the drawn demo corpus alone"
