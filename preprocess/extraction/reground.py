@@ -74,6 +74,7 @@ def reground(detector: Detector, store: Store, shard: str, name: str) -> dict[st
         for seen, found in zip(asked, _detect(detector, shard, asked, counts), strict=True):
             if found is not None:
                 rows += _rows(seen, found)
+            seen.image = None  # the shard's next images need the room
     counts.update(detector.counts)
     seconds = round(time.monotonic() - start, 3)
     record = {
