@@ -102,7 +102,7 @@ def cut(image: Pixels, crop: Crop) -> Pixels:
 def resize(pixels: Pixels, side: int) -> Pixels:
     """Resize pixels [rows, columns, 3], bicubic, to [3, side, side].
 
-    As Pillow does, but for its rounding: by one level, here and there. It takes five times as long.
+    As Pillow, which takes five times as long, but for its rounding in between: by less than half a level on average.
     """
     planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     resized = interpolate(planes[None], (side, side), mode="bicubic", antialias=True)[0]

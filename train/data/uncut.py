@@ -80,7 +80,7 @@ def _stack(crops: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
 def resized(pixels: Tensor, sizes: Tensor, side: int) -> Tensor:
     """Resize [n, R, C, 3] uint8, of which [n, 2] rows and columns count, to [n, 3, side, side] uint8.
 
-    Bicubic and antialiased as Pillow does it, columns first and rounded in between, but as two matrix products for
+    Bicubic and antialiased as `crops.resize`, columns first and rounded in between, but as two matrix products for
     all of them.
     """
     count, rows, columns, channels = pixels.shape
