@@ -71,7 +71,9 @@ class Uncut:
 
 def _stack(crops: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
     sizes = np.array([crop.shape[:2] for crop in crops], np.int64).reshape(-1, 2)
-    found = np.empty((len(crops), *sizes.max(0, initial=1), 3), np.uint8)  # what is beyond a crop has no weight
+    found = np.empty(
+        (len(crops), *sizes.max(0, initial=1), 3), np.uint8
+    )  # what is beyond a crop has no weight
     for place, crop in zip(found, crops, strict=True):
         place[: crop.shape[0], : crop.shape[1]] = crop
     return torch.from_numpy(found), torch.from_numpy(sizes)
