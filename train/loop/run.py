@@ -26,6 +26,7 @@ from macco.train.data.loader import Loader, LoaderPlan, open_loader
 from macco.train.distributed import ranks
 from macco.train.distributed.processes import joined
 from macco.train.layers import dump, require_same, values
+from macco.train.loop.benchmarks import PREFIX, Benchmarks
 from macco.train.loop.state import State, build_model
 from macco.train.loop.window import LossWindow
 from macco.train.objectives.objective import Log, load_objective
@@ -34,7 +35,7 @@ from macco.train.runs.metrics import Metrics, Row
 from macco.train.runs.metrics import read as read_metrics
 from macco.train.runs.weights import CONFIG, saved_config
 
-VALIDATION = "validation/loss"  # what "best" goes by
+VALIDATION = "validation/loss"  # what "best" goes by, where there are no benchmarks
 
 
 def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = print) -> bool:
@@ -61,13 +62,19 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         model = build_model(objective, start.model, device)
 
         def loader_of(store: str, where: str) -> Loader[Any]:
-            data = replace(config.data, store=store, where=where)
+            exclude = config.data.exclude if store == config.data.store else ""
+            data = replace(config.data, store=store, where=where, exclude=exclude)
             recipe = objective.recipe(model, start.tokenizer, data, device, say)
             return open_loader(data, recipe, seed=config.seed, log=say)
 
         loader, judges, v = loader_of(config.data.store, config.data.where), None, config.validation
         if v.where or v.store:
             judges = loader_of(v.store or config.data.store, v.where)
+        benchmarks = Benchmarks(config, say) if v.benchmarks else None
+        if v.best and benchmarks is None:
+            raise UserError(
+                f"validation.best is {v.best!r}, but there are no validation.benchmarks: name one"
+            )
         if lead and loader.plan.recipe.reads_boxes:
             for line in _warnings(loader.plan, opened):
                 print(line, file=sys.stderr)
@@ -82,7 +89,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
                 run, state.step, tensorboard=config.tensorboard, wandb=config.wandb, config=values(config)
             )
         try:
-            return Loop(state, loader, judges, run, metrics, say).run(stop)
+            if metrics is not None and not begun and config.data.exclude:
+                metrics.write({"step": 0, "excluded_samples": float(loader.plan.index.excluded)})
+            return Loop(state, loader, judges, benchmarks, run, metrics, say).run(stop)
         finally:
             loader.close()
             if metrics is not None:
@@ -147,11 +156,12 @@ class Loop:
         state: State,
         loader: Loader[Any],
         judges: Loader[Any] | None,
+        benchmarks: Benchmarks | None,
         run: Path,
         metrics: Metrics | None,
         log: Log,
     ) -> None:
-        self.state, self.loader, self.judges = state, loader, judges
+        self.state, self.loader, self.judges, self.benchmarks = state, loader, judges, benchmarks
         self.folder, self.metrics, self.log = run, metrics, log
         self.window = LossWindow()
         self.seconds = 0.0  # of the steps since the last row: saving and validating are left out
@@ -162,6 +172,8 @@ class Loop:
         # Alone on the CPU a look costs nothing.
         look = 1 if t.device.type == "cpu" and ranks.world() == 1 else c.log_every
         batches, stopped, saved = self._batches(), False, t.step
+        if self._asks(t.step) and not self._asked():  # the start, or where a stop came between
+            self._ask_first()
         while t.step < t.total and not stopped:
             began = time.perf_counter()
             try:
@@ -174,6 +186,7 @@ class Loop:
             last = t.step + 1 == t.total
             row = last or (t.step + 1) % c.log_every == 0
             save = last or bool(c.save_every and (t.step + 1) % c.save_every == 0)
+            asks = self._asks(t.step + 1)
             losses, norms = t.update(batch, norms=row)
             self.window.add(t.step, batch.ids, losses, stop())
             if row or save or t.step % look == 0:
@@ -181,11 +194,13 @@ class Loop:
             self.seconds += time.perf_counter() - began
             if row or stopped:
                 self._row({name: float(value) for name, value in norms.items()})
-            if save or stopped:
+            if save or asks or stopped:
                 self._save(checkpoint.LATEST)
                 saved = t.step
             if save and self.judges is not None:
                 self._judge(self.judges)
+            if asks and not stopped:
+                self._ask()
         if saved < t.step:
             self._save(checkpoint.LATEST)
         return t.step >= t.total
@@ -223,6 +238,41 @@ class Loop:
             state = self.state.state_dict() | {"data": self.loader.state_dict()}
             checkpoint.save(self.folder, name, state)
 
+    def _asks(self, step: int) -> bool:
+        """Whether benchmarks are asked after so many steps."""
+        every = self.state.config.validation.every or self.state.config.save_every
+        return self.benchmarks is not None and (
+            step in (0, self.state.total) or bool(every and step % every == 0)
+        )
+
+    def _asked(self) -> bool:
+        """Whether they have been, of the state as it is: as rank 0 has it written down."""
+        rows = read_metrics(self.folder) if ranks.rank() == 0 else []
+        here = [key for row in rows if row["step"] == self.state.step for key in row]
+        found = torch.tensor(float(any(key.startswith(PREFIX) for key in here)), device=self.state.device)
+        return bool(ranks.mean(found) > 0)
+
+    def _ask_first(self) -> None:
+        self._save(checkpoint.LATEST)
+        try:
+            self._ask()
+        except UserError:
+            if self.state.step == 0:  # nothing is lost, and what was wrong can be set otherwise
+                checkpoint.path(self.folder, checkpoint.LATEST).unlink()
+            raise
+
+    def _ask(self) -> None:
+        """Ask the benchmarks of the latest checkpoint; keep it if it is the best so far."""
+        t = self.state
+        with ranks.first_alone() as alone:
+            if not alone or self.benchmarks is None or self.metrics is None:
+                return
+            key, row = self.benchmarks.measure(t.objective, self.folder, t.device)
+            before = [past[key] for past in read_metrics(self.folder) if key in past]
+            if row[key] > max(before, default=-math.inf):
+                self._save(checkpoint.BEST)
+            self.metrics.write({"step": t.step} | row)  # last: what has no row is done again
+
     def _judge(self, loader: Loader[Any]) -> None:
         """Validate on the same crops and masks each time; keep the checkpoint if it is the best so far."""
         t = self.state
@@ -237,5 +287,5 @@ class Loop:
             return
         before = [past[VALIDATION] for past in read_metrics(self.folder) if VALIDATION in past]
         self.metrics.write({"step": t.step} | row)
-        if row[VALIDATION] < min(before, default=math.inf):
+        if self.benchmarks is None and row[VALIDATION] < min(before, default=math.inf):
             self._save(checkpoint.BEST)
