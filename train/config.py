@@ -105,6 +105,9 @@ class OptimizerConfig:
     beta2: float = 0.98
     eps: float = 1e-6
     warmup: Count = 50  # steps
+    warmup_share: Share = 0.0  # of all steps, in place of `warmup`; 0: `warmup` holds
+    warmup_from: Share = 0.0  # of the rate, at the first step; 0: as much as one step of the rise
+    floor: Share = 0.0  # of the rate, that the cosine falls to
     predictors_first: Count = (
         0  # steps, before all others, in which only predictors learn, where there are any
     )

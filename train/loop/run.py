@@ -17,6 +17,7 @@ from macco.pipeline.devices import choose_device
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.query import connect
+from macco.pipeline.schema import PARAPHRASES
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
 from macco.train.clip.load import load_start
@@ -75,9 +76,8 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             raise UserError(
                 f"validation.best is {v.best!r}, but there are no validation.benchmarks: name one"
             )
-        if lead and loader.plan.recipe.reads_boxes:
-            for line in _warnings(loader.plan, opened):
-                print(line, file=sys.stderr)
+        for line in warnings(loader.plan, opened) if lead else ():
+            print(line, file=sys.stderr)
         state = State(objective, model, config.steps or max(1, round(config.epochs * len(loader))))
         if begun:
             _go_on(state, loader, run)
@@ -114,11 +114,19 @@ def _refuse_longer(old: TrainConfig, new: TrainConfig, run: Path) -> None:
     )
 
 
-def _warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
-    """What a user should know of the boxes that batches depend on."""
-    if line := few_boxes(store, plan.recipe.masks.box_score):
+def warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
+    """What a user should know of the boxes and of the other captions that batches depend on."""
+    boxes = plan.recipe.reads_boxes
+    if boxes and (line := few_boxes(store, plan.recipe.masks.box_score)):
         yield line
-    if not _any_box(plan, store):
+    if plan.recipe.reads_siblings:
+        with_others, there = _siblings(plan, store)
+        if with_others < there / 2:
+            yield (
+                f"warning: {with_others:,} of {there:,} captions have another of their image, or a paraphrase; the "
+                "rest is in no term that reads one: loosen --where, or see: macco-train import-texts"
+            )
+    if boxes and not _any_box(plan, store):
         yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
 
 
@@ -134,6 +142,21 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
             if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
                 return True
     return False
+
+
+def _siblings(plan: LoaderPlan, store: Store) -> tuple[int, int]:
+    """Of the samples that --where leaves, those with a paraphrase or another one of their image; and all."""
+    with connect(store) as connection:
+        paraphrased = "false"
+        if store.exists(PARAPHRASES):
+            files = sorted(store.names(".parquet", PARAPHRASES))
+            paraphrased = f"sample_id IN (SELECT sample_id FROM {scan(store.url, PARAPHRASES, files)})"
+        found = connection.execute(
+            f"SELECT count(*) FILTER (n > 1 OR paraphrased), count(*) FROM (SELECT {paraphrased} AS paraphrased, "
+            "count(*) OVER (PARTITION BY dataset, shard, key) AS n "
+            f"FROM samples WHERE {plan.selection.all('samples')})"
+        ).fetchone()
+        return found or (0, 0)
 
 
 def _go_on(state: State, loader: Loader[Any], run: Path) -> None:
