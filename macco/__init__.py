@@ -4,6 +4,7 @@
 
     store = macco.open_store("store")                     # what macco-prep extract wrote
     macco.query(store, "SELECT lemma, count(*) AS n FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9").to_pandas()
+    macco.connect(store).sql("FROM triplets LIMIT 9")     # DuckDB itself, with the views of docs/sql.md
     macco.parse(["A red dog is sitting on a small sofa."])  # the scene graph of each caption
     loader = macco.open_training_data("store", tokenizer, image_size=224, patch_size=32, batch_size=256)
     for batch in loader: ...                              # images, tokens and masks, for a loop of your own
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from macco.pipeline.errors import UserError
-    from macco.pipeline.query import query
+    from macco.pipeline.query import connect, query
     from macco.pipeline.schema import Concept, Span
     from macco.pipeline.store import Store, open_store
     from macco.preprocess.graph.parse import parse
@@ -36,6 +37,7 @@ __all__ = [
     "Store",
     "UserError",
     "architecture",
+    "connect",
     "export_hugging_face",
     "export_open_clip",
     "load_clip",
@@ -54,6 +56,7 @@ _HOME = {
     "Store": "pipeline.store",
     "UserError": "pipeline.errors",
     "architecture": "train.clip.load",
+    "connect": "pipeline.query",
     "export_hugging_face": "train.clip.write",
     "export_open_clip": "train.clip.write",
     "load_clip": "train.clip.load",

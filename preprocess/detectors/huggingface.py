@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection
 
 from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.canvas import ImageRule
-from macco.preprocess.detectors.checkpoint import load_model
+from macco.preprocess.detectors.checkpoint import load_model, reading
 from macco.preprocess.detectors.prompts import Packer, PromptBatch
 
 # transformers finds the ends of phrases by these ids, whatever the vocabulary says.
@@ -19,7 +19,8 @@ class HuggingFaceNetwork:
     """A grounding-dino or mm-grounding-dino checkpoint from a local folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with reading(folder, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         for token, wired in WIRED_IDS.items():
             if tokenizer.convert_tokens_to_ids(token) != wired:
                 raise UserError(f"{folder}: the vocabulary must have {token!r} at {wired}, as BERT's has")
@@ -43,10 +44,8 @@ class HuggingFaceNetwork:
 
 
 def _image_rule(folder: Path) -> ImageRule:
-    try:
+    with reading(folder, "preprocessor_config.json"):
         config = AutoImageProcessor.from_pretrained(folder, local_files_only=True).to_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} has no preprocessor_config.json: run hf download again") from error
     shortest, longest = (dict(config["size"]).get(side) for side in ("shortest_edge", "longest_edge"))
     if not shortest or not longest:
         raise UserError(

@@ -18,6 +18,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.canvas import ImageLike, image_size
+from macco.preprocess.detectors.checkpoint import reading
 from macco.preprocess.detectors.detector import ASKED, CUT, WORDLESS, Detections, Settings, gathered
 from macco.preprocess.detectors.prompts import normalize, select
 
@@ -50,10 +51,8 @@ class Squares:
 
     def __init__(self, folder: Path, *, padded: bool) -> None:
         """padded: the image keeps its shape, in the upper left corner; else it is stretched."""
-        try:
+        with reading(folder, "preprocessor_config.json"):
             self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} has no preprocessor_config.json: run hf download again") from error
         size = dict(self.processor.size)
         if not size.get("height") or size.get("height") != size.get("width"):
             raise UserError(f"{folder}: the image size is {size}; a square is needed (height and width)")
@@ -77,7 +76,8 @@ class Phrases:
 
     def __init__(self, folder: Path, limit: int, spared: str = "") -> None:
         """spared: what a phrase stands in, which has to fit as well."""
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with reading(folder, "tokenizer"):
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.limit = limit  # tokens, with those that begin and end a text
         self.room = limit - self.tokenizer.num_special_tokens_to_add()
         self.room -= self.length(spared) if spared else 0

@@ -8,7 +8,7 @@ import pytest
 
 from macco.pipeline.store import Store
 from macco.train.config import MaskConfig
-from macco.train.data.masks import Crop, Grounded, draw
+from macco.train.data.masks import Crop, Grounded, draw, masks
 from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import open_training_data
 
@@ -33,16 +33,22 @@ def test_tokens_tell_that_they_are_cut() -> None:
     assert not WHOLE(CAPTION).beyond([(CAPTION.index("blue"), 99)])
 
 
+def masked(concepts, tokens, config: MaskConfig, seed: int):
+    drawn = draw(concepts, CAPTION, tokens, CROP, 2, config, np.random.default_rng(seed))
+    text, patch = masks([drawn], len(tokens.ids), 2)
+    return text[0], patch[0]
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_what_lies_beyond_masks_neither_words_nor_patches(same: bool) -> None:
     red, blue = concept("red", 0, (0, 0, 0.5, 1)), concept("blue", 1, (0.5, 0, 1, 1))
     config = MaskConfig(rectangle=0.0, same=same)
     seen = set()
     for seed in range(20):
-        text, patch = draw([red, blue], CAPTION, SHORT(CAPTION), CROP, 2, config, np.random.default_rng(seed))
+        text, patch = masked([red, blue], SHORT(CAPTION), config, seed)
         assert text.tolist() == [False, False, True, False, False, False, False, False]
         assert patch.tolist() == [True, False, True, False]
-        _, other = draw([red, blue], CAPTION, WHOLE(CAPTION), CROP, 2, config, np.random.default_rng(seed))
+        _, other = masked([red, blue], WHOLE(CAPTION), config, seed)
         seen.add(tuple(other.tolist()))
     assert len(seen) == 2
 
