@@ -81,6 +81,7 @@ class Store(Shards):
             store._begin()
             if not exists:
                 store._describe(settings)
+                store.write_views()  # which name the detector
         except OSError as error:
             raise UserError(f"cannot write to {url}: {error}") from error
         return store
@@ -107,6 +108,7 @@ class Store(Shards):
     def finish_copy(self, settings: Settings) -> None:
         """From now on a copy is a store."""
         self._describe(settings)
+        self.write_views()
         self.remove(_COPYING)
 
     @property
@@ -156,7 +158,7 @@ class Store(Shards):
                 self.put(f"{PACKS}/{NO_ROW}.parquet", parquet_bytes(INDEX, INDEX.empty_table()))
             text = views_sql(self.url)
             sets = [name for name in self.groundings() if self.grounded(name)]
-            if sets:
+            if self.exists("store.json"):
                 text += all_boxes_text(self.url, self.detector, sets)
             self.keep("views.sql", text.encode())
         except OSError as error:
