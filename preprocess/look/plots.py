@@ -12,7 +12,7 @@ import numpy as np
 # Colours that the page's own take the place of.
 _INK, _ACCENT = "#010203", "#040506"
 _COLOURS: Final = {_INK: "currentColor", _ACCENT: "var(--accent)"}
-_SETTINGS: Final = {
+_SETTINGS: Final[Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "macco", "font.size": 10, "font.family": "sans-serif", "text.color": _INK,
     "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False,

@@ -118,7 +118,7 @@ def report(store: Store, *, threshold: float, top: int = 20) -> dict[str, Any]:
 
 
 def _meaning(status: str) -> str:
-    return Status(status).meaning if status in {*Status} else ""  # former versions had others
+    return {str(each): each.meaning for each in Status}.get(status, "")  # former versions had others
 
 
 def _boxes(connection: duckdb.DuckDBPyConnection, threshold: float) -> dict[str, Any]:
