@@ -10,7 +10,7 @@
     for batch in loader: ...                              # images, tokens and masks, for a loop of your own
     macco.losses.clip_contrast                            # each loss is a function of tensors
     model, preprocess, tokenizer = macco.load_clip("run") # a run, an exported folder, or any name of open_clip
-    macco.export_open_clip(model, "folder"); macco.export_hugging_face(model, "folder")
+    macco.export_open_clip(model, "folder", macco.architecture("ViT-B-32")); macco.export_hugging_face(model, "folder")
 
 The commands (macco-prep, macco-train) do all the rest. What is not named here may change between versions.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from macco.pipeline.store import Store, open_store
     from macco.preprocess.graph.parse import parse
     from macco.train import losses
-    from macco.train.clip.load import load_clip
+    from macco.train.clip.load import architecture, load_clip
     from macco.train.clip.write import export_hugging_face, export_open_clip
     from macco.train.config import MaskConfig
     from macco.train.objectives.macco.batches import open_training_data
@@ -36,6 +36,7 @@ __all__ = [
     "Span",
     "Store",
     "UserError",
+    "architecture",
     "connect",
     "export_hugging_face",
     "export_open_clip",
@@ -54,6 +55,7 @@ _HOME = {
     "Span": "pipeline.schema",
     "Store": "pipeline.store",
     "UserError": "pipeline.errors",
+    "architecture": "train.clip.load",
     "connect": "pipeline.query",
     "export_hugging_face": "train.clip.write",
     "export_open_clip": "train.clip.write",

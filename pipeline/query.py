@@ -33,7 +33,9 @@ def connect(
     sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
-    connection.execute("SET enable_progress_bar = false")  # it would be printed among the rows
+    # A progress bar would be printed among the rows; in a notebook without ipywidgets it is off, and may not be named.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        connection.execute("SET enable_progress_bar = false")
     if not store.local:
         connection.register_filesystem(store.fs)
     if memory is not None:

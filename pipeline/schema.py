@@ -159,7 +159,9 @@ BOXES: Final = _schema(BOX_COLUMNS)
 # Hard negatives lie in STORE/negatives/<shard>.parquet; K of them are the first K kinds, the swaps of NegCLIP first.
 # Those of an imported TSV are of no kind: its lists fill these names from the first on.
 NEGATIVES: Final = "negatives"
-NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
+NEGATIVE_KINDS: Final = (  # the first so many are taken: a new kind comes last
+    "swap_object", "swap_attribute", "replace_relation", "replace_attribute", "replace_object",
+)  # fmt: skip
 NEGATIVE_ROWS: Final = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),

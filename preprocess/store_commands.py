@@ -1,7 +1,6 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
@@ -283,12 +283,17 @@ def cache(
     out: Annotated[str, typer.Option("--out", help="The cache: a folder or any fsspec URL.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the short side.")] = 256,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
+    pixels: Annotated[
+        bool,
+        typer.Option("--pixels", help="No JPEGs: six times the bytes, nothing to decode (data.crop=device)."),
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
     from macco.preprocess.exchange.cache import write_cache
 
-    write_cache(path, out, short_side=short_side, quality=quality, workers=workers or os.cpu_count() or 1)
+    count = workers or cores()
+    write_cache(path, out, short_side=short_side, quality=quality, pixels=pixels, workers=count)
 
 
 def export(
