@@ -5,9 +5,10 @@
 ViT-B/32 in float32 on one thread of the CPU; weights and batches are random, captions have 14 tokens, phrases and
 units fewer, as `macco-train bench` draws them. Steps are taken in turns, and CPU time is counted, so that a busy
 machine is as busy for all. A step is its forward and backward pass: the optimizer's, the same for all, is left out,
-for at this batch it would count far more than at a real one. Memory is the most that is alive at once beyond
-parameters, gradients and optimizer. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the
-table into a page, between its marks. Joint objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
+for at this batch it would count far more than at a real one. Memory is what a pair more costs: the most that is
+alive at once beyond parameters, gradients and optimizer, at twice the batch less that at the batch. READ-CLIP's
+decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the table into a page, between its marks. Joint
+objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from train_step import PeakMemory
@@ -64,50 +67,54 @@ def decoder(folder: Path) -> str:
     return str(folder)
 
 
-def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The forward and backward pass of each arm, all over one CLIP."""
+def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Callable[[int], object]]]:
+    """The forward and backward pass of each arm on batches of `size` and of twice that, all over one CLIP."""
     given = [f"model.name={model}", "model.pretrained=", "device=cpu"]
     clip = load_start(resolve(parse(given)).model, 0).model
     for name in ARMS:
         own = [f"read.decoder={decoder(t5)}"] if name.startswith("read") else []
-        config = resolve(preset(name), parse([*given, *own, f"data.batch_size={size}"]))
-        objective = load_objective(config)
+        objective = load_objective(resolve(preset(name), parse([*given, *own])))
         built = build_model(objective, clip, torch.device("cpu"))
-        batch, step = objective.random_batch(built, size), Step(1, 2)
-
-        def work(objective=objective, built=built, batch=batch, step=step) -> None:  # type: ignore[no-untyped-def]
-            objective.gradients(built, batch, step, nullcontext)
-
-        yield name, work
+        batches = {many: objective.random_batch(built, many) for many in (size, 2 * size)}
+        yield name, partial(_work, objective, built, batches)
 
 
-def measure(model: str, size: int, repeats: int, t5: Path) -> dict[str, tuple[float, int]]:
-    """CPU seconds, the median, and peak bytes of activations of each arm."""
+def _work(objective: Any, model: Any, batches: dict[int, Any], size: int) -> None:
+    objective.gradients(model, batches[size], Step(1, 2), nullcontext)
+
+
+def peak(work: Callable[[int], object], size: int) -> int:
+    """The most bytes of tensors made in a pass that are alive at once."""
+    with PeakMemory() as memory:
+        work(size)
+    return int(memory.peak)
+
+
+def measure(model: str, size: int, repeats: int, t5: Path) -> dict[str, tuple[float, float]]:
+    """CPU seconds, the median, and bytes that a pair more costs, of each arm."""
     works = dict(passes(model, size, t5))
     memory, seconds = {}, {name: list[float]() for name in works}
     for name, work in works.items():
-        work()  # makes the gradients, which are not counted
-        with PeakMemory() as peak:
-            work()
-        memory[name] = int(peak.peak)
+        work(size)  # makes the gradients, which are not counted
+        memory[name] = (peak(work, 2 * size) - peak(work, size)) / size
     for _ in range(repeats):
         for name, work in works.items():
             began = time.process_time()
-            work()
+            work(size)
             seconds[name].append(time.process_time() - began)
     return {name: (statistics.median(seconds[name]), memory[name]) for name in works}
 
 
-def table(found: dict[str, tuple[float, int]], model: str, size: int, repeats: int) -> str:
+def table(found: dict[str, tuple[float, float]], model: str, size: int, repeats: int) -> str:
     """The ratios as a Markdown table, with what they were measured on."""
     time_of_one, memory_of_one = found[next(iter(ARMS))]
-    lines = ["| objective | step | memory |", "|---|---:|---:|"]
+    lines = ["| objective | time of a step | memory of a pair |", "|---|---:|---:|"]
     for name, (seconds, memory) in found.items():
         lines.append(f"| {ARMS[name]} | {seconds / time_of_one:.2f} | {memory / memory_of_one:.2f} |")
     load = "/".join(f"{one:.0f}" for one in os.getloadavg())
     lines += [
         "",
-        f"Contrast alone: {time_of_one:.2f} s of CPU, {memory_of_one / 2**20:.0f} MiB of activations. {model},",
+        f"Contrast alone: {time_of_one:.2f} s of CPU, {memory_of_one / 2**20:.1f} MiB of activations a pair. {model},",
         f"batch {size}, float32, one thread of {processor()}, PyTorch {torch.__version__.split('+')[0]}; forward and",
         f"backward pass, the median of {repeats} steps taken in turns; load of the machine {load} on "
         f"{os.cpu_count()} cores.",
