@@ -54,6 +54,8 @@ class Aligned:
 
     def squeeze(self) -> "Aligned":
         """Make each run of white space one space, and none at the ends."""
+        if " ".join(self.text.split()) == self.text:
+            return self
         changes = [
             (m.start(), m.end(), " " if m.start() > 0 and m.end() < len(self.text) else "")
             for m in re.finditer(r"\s+", self.text)

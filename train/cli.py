@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from macco.pipeline import console
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
 from macco.train.cli_texts import app as texts
@@ -268,8 +269,6 @@ def study(
       macco-train study demo --store store --val val --test test --out study
       macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
     """
-    import os
-
     from macco.pipeline.devices import choose_device
     from macco.train.distributed.processes import asked_to_stop
     from macco.train.layers import parse, resolve
@@ -281,7 +280,7 @@ def study(
     plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
     if jobs is None:
         device = choose_device(resolve(plan.base, overrides).device)
-        jobs = 1 if device.type == "cuda" else os.cpu_count() or 1
+        jobs = 1 if device.type == "cuda" else cores()
     try:
         numbers = [int(seed) for seed in seeds.split(",") if seed]
     except ValueError as error:

@@ -86,6 +86,7 @@ class DataConfig:
     captions: Literal["all", "one"] = "all"  # one: each image once an epoch, with a caption of its drawn anew
     batch_size: Positive = 256  # pairs of one step, over all ranks
     cache: str = ""  # what macco-prep cache made: images read small
+    crop: Literal["cpu", "device"] = "cpu"  # where crops are resized; device: best with a cache of pixels
     workers: Count = 4  # processes of each rank
     prefetch: Positive = 4  # batches that each worker has ready
     max_broken: int = 1000  # unreadable images on one rank before the run ends

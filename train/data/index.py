@@ -1,7 +1,7 @@
 """The training set, resolved once: which rows of which shards, one bit a row."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -103,6 +103,9 @@ def build(
         held = commits.core.filter(pc.greater(commits.core["samples"], 0))
         shards, files, sizes = held["shard"].to_pylist(), held["file"].to_pylist(), held["samples"].to_numpy()
         begins = np.concatenate([[0], np.cumsum(sizes)])
+        within: dict[str, list[int]] = defaultdict(list)  # the shards of each file
+        for place, file in enumerate(files):
+            within[file].append(place)
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}
         connection.register("_shards", pa.table(numbers))
         selected = np.zeros(begins[-1], np.bool_)
@@ -116,14 +119,20 @@ def build(
                 part = commits.parts(names)
                 samples = f"SELECT * FROM {scan(store.url, 'samples', part)} SEMI JOIN _shards USING (shard)"
                 wanted = f"{samples} WHERE {selection.all('samples')}"
+                whole = False  # all samples of these files are there, and wanted
                 for level in LEVELS:
-                    rows = selection.counted(
-                        level, samples if level == "samples" else wanted, part, store.url
-                    )
-                    counts[level] += connection.execute(
-                        f"SELECT {_counts(selection.at(level))} {rows}"
-                    ).fetchone()
+                    of = samples if level == "samples" else wanted
+                    rows = selection.counted(level, of, part, store.url, whole=whole)
+                    found = connection.execute(f"SELECT {_counts(selection.at(level))} {rows}").fetchone()
+                    counts[level] += found
+                    if level == "samples" and found is not None:
+                        expected = sum(sizes[shard] for name in names for shard in within[name])
+                        whole = bool(found[0] == found[-1] == expected)
                 level, condition = selection.survivors()
+                if whole and level == "samples" and images is None and unwanted is None:
+                    for shard in (shard for name in names for shard in within[name]):
+                        selected[begins[shard] : begins[shard + 1]] = True
+                    continue
                 rows = selection.relation(level, wanted, part, store.url)
                 sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
                 selected[connection.execute(sql).fetchnumpy()["place"]] = True
