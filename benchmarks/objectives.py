@@ -1,20 +1,18 @@
 """What a step of each objective costs, in time and memory: as a ratio to CLIP's contrast alone, in one run.
 
-    python benchmarks/objectives.py [--batch 8] [--repeats 2] [--docs docs/objectives.md]
+    python benchmarks/objectives.py [--batch 8] [--repeats 3] [--docs docs/objectives.md]
 
 ViT-B/32 in float32 on one thread of the CPU; weights and batches are random, captions have 14 tokens, phrases and
 units fewer, as `macco-train bench` draws them. Steps are taken in turns, and CPU time is counted, so that a busy
 machine is as busy for all. A step is its forward and backward pass: the optimizer's, the same for all, is left out,
-for at this batch it would count far more than at a real one. Memory is what a pair more costs: the most that is
-alive at once beyond parameters, gradients and optimizer, at twice the batch less that at the batch. READ-CLIP's
-decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the table into a page, between its marks. Joint
-objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
+for at this batch it would count far more than at a real one. Memory is what the forward pass keeps for the backward
+one, parameters left out. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the table into a
+page, between its marks. Joint objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
 """
 
 import argparse
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import PeakMemory
+from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from macco.train.clip.load import load_start
@@ -67,56 +65,59 @@ def decoder(folder: Path) -> str:
     return str(folder)
 
 
-def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Callable[[int], object]]]:
-    """The forward and backward pass of each arm on batches of `size` and of twice that, all over one CLIP."""
+def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Any, Callable[[], object]]]:
+    """Name, model, and forward and backward pass of each arm, all over one CLIP."""
     given = [f"model.name={model}", "model.pretrained=", "device=cpu"]
     clip = load_start(resolve(parse(given)).model, 0).model
     for name in ARMS:
         own = [f"read.decoder={decoder(t5)}"] if name.startswith("read") else []
         objective = load_objective(resolve(preset(name), parse([*given, *own])))
         built = build_model(objective, clip, torch.device("cpu"))
-        batches = {many: objective.random_batch(built, many) for many in (size, 2 * size)}
-        yield name, partial(_work, objective, built, batches)
+        batch = objective.random_batch(built, size)
+        yield name, built, partial(objective.gradients, built, batch, Step(1, 2), nullcontext)
 
 
-def _work(objective: Any, model: Any, batches: dict[int, Any], size: int) -> None:
-    objective.gradients(model, batches[size], Step(1, 2), nullcontext)
+def kept(model: Any, work: Callable[[], object]) -> int:
+    """Bytes that a pass keeps for its backward half, each storage once, without parameters."""
+    parameters = {p.untyped_storage().data_ptr() for one in (model, *model._beside) for p in one.parameters()}
+    sizes: dict[int, int] = {}
 
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
-def peak(work: Callable[[int], object], size: int) -> int:
-    """The most bytes of tensors made in a pass that are alive at once."""
-    with PeakMemory() as memory:
-        work(size)
-    return int(memory.peak)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work()
+    return sum(sizes.values())
 
 
 def measure(model: str, size: int, repeats: int, t5: Path) -> dict[str, tuple[float, float]]:
-    """CPU seconds, the median, and bytes that a pair more costs, of each arm."""
-    works = dict(passes(model, size, t5))
-    memory, seconds = {}, {name: list[float]() for name in works}
-    for name, work in works.items():
-        work(size)  # makes the gradients, which are not counted
-        memory[name] = (peak(work, 2 * size) - peak(work, size)) / size
+    """CPU seconds, the least, for others' work can only add to them, and bytes kept, of each arm."""
+    memory, works, seconds = {}, {}, {}
+    for name, built, work in passes(model, size, t5):
+        memory[name], works[name], seconds[name] = kept(built, work), work, list[float]()  # warms up, too
     for _ in range(repeats):
         for name, work in works.items():
             began = time.process_time()
-            work(size)
+            work()
             seconds[name].append(time.process_time() - began)
-    return {name: (statistics.median(seconds[name]), memory[name]) for name in works}
+    return {name: (min(seconds[name]), memory[name]) for name in works}
 
 
 def table(found: dict[str, tuple[float, float]], model: str, size: int, repeats: int) -> str:
     """The ratios as a Markdown table, with what they were measured on."""
     time_of_one, memory_of_one = found[next(iter(ARMS))]
-    lines = ["| objective | time of a step | memory of a pair |", "|---|---:|---:|"]
+    lines = ["| objective | time of a step | memory |", "|---|---:|---:|"]
     for name, (seconds, memory) in found.items():
         lines.append(f"| {ARMS[name]} | {seconds / time_of_one:.2f} | {memory / memory_of_one:.2f} |")
     load = "/".join(f"{one:.0f}" for one in os.getloadavg())
     lines += [
         "",
-        f"Contrast alone: {time_of_one:.2f} s of CPU, {memory_of_one / 2**20:.1f} MiB of activations a pair. {model},",
+        f"Contrast alone: {time_of_one:.2f} s of CPU, {memory_of_one / 2**20:.0f} MiB of activations. {model},",
         f"batch {size}, float32, one thread of {processor()}, PyTorch {torch.__version__.split('+')[0]}; forward and",
-        f"backward pass, the median of {repeats} steps taken in turns; load of the machine {load} on "
+        f"backward pass, the least of {repeats} steps taken in turns; load of the machine {load} on "
         f"{os.cpu_count()} cores.",
     ]
     return "\n".join(lines)
@@ -149,7 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="ViT-B-32")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--docs", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
