@@ -1,28 +1,29 @@
 """What a step of each objective costs, in time and memory: as a ratio to CLIP's contrast alone, in one run.
 
-    python benchmarks/objectives.py [--batch 8] [--repeats 2] [--docs docs/objectives.md]
+    python benchmarks/objectives.py [--batch 8] [--repeats 3] [--docs docs/objectives.md]
 
 ViT-B/32 in float32 on one thread of the CPU; weights and batches are random, captions have 14 tokens, phrases and
 units fewer, as `macco-train bench` draws them. Steps are taken in turns, and CPU time is counted, so that a busy
 machine is as busy for all. A step is its forward and backward pass: the optimizer's, the same for all, is left out,
-for at this batch it would count far more than at a real one. Memory is the most that is alive at once beyond
-parameters, gradients and optimizer. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the
-table into a page, between its marks. Joint objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
+for at this batch it would count far more than at a real one. Memory is what the forward pass keeps for the backward
+one, parameters left out. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the table into a
+page, between its marks. Joint objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
 """
 
 import argparse
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from train_step import PeakMemory
+from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from macco.train.clip.load import load_start
@@ -64,44 +65,51 @@ def decoder(folder: Path) -> str:
     return str(folder)
 
 
-def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The forward and backward pass of each arm, all over one CLIP."""
+def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Any, Callable[[], object]]]:
+    """Name, model, and forward and backward pass of each arm, all over one CLIP."""
     given = [f"model.name={model}", "model.pretrained=", "device=cpu"]
     clip = load_start(resolve(parse(given)).model, 0).model
     for name in ARMS:
         own = [f"read.decoder={decoder(t5)}"] if name.startswith("read") else []
-        config = resolve(preset(name), parse([*given, *own, f"data.batch_size={size}"]))
-        objective = load_objective(config)
+        objective = load_objective(resolve(preset(name), parse([*given, *own])))
         built = build_model(objective, clip, torch.device("cpu"))
-        batch, step = objective.random_batch(built, size), Step(1, 2)
-
-        def work(objective=objective, built=built, batch=batch, step=step) -> None:  # type: ignore[no-untyped-def]
-            objective.gradients(built, batch, step, nullcontext)
-
-        yield name, work
+        batch = objective.random_batch(built, size)
+        yield name, built, partial(objective.gradients, built, batch, Step(1, 2), nullcontext)
 
 
-def measure(model: str, size: int, repeats: int, t5: Path) -> dict[str, tuple[float, int]]:
-    """CPU seconds, the median, and peak bytes of activations of each arm."""
-    works = dict(passes(model, size, t5))
-    memory, seconds = {}, {name: list[float]() for name in works}
-    for name, work in works.items():
-        work()  # makes the gradients, which are not counted
-        with PeakMemory() as peak:
-            work()
-        memory[name] = int(peak.peak)
+def kept(model: Any, work: Callable[[], object]) -> int:
+    """Bytes that a pass keeps for its backward half, each storage once, without parameters."""
+    parameters = {p.untyped_storage().data_ptr() for one in (model, *model._beside) for p in one.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work()
+    return sum(sizes.values())
+
+
+def measure(model: str, size: int, repeats: int, t5: Path) -> dict[str, tuple[float, float]]:
+    """CPU seconds, the least, for others' work can only add to them, and bytes kept, of each arm."""
+    memory, works, seconds = {}, {}, {}
+    for name, built, work in passes(model, size, t5):
+        memory[name], works[name], seconds[name] = kept(built, work), work, list[float]()  # warms up, too
     for _ in range(repeats):
         for name, work in works.items():
             began = time.process_time()
             work()
             seconds[name].append(time.process_time() - began)
-    return {name: (statistics.median(seconds[name]), memory[name]) for name in works}
+    return {name: (min(seconds[name]), memory[name]) for name in works}
 
 
-def table(found: dict[str, tuple[float, int]], model: str, size: int, repeats: int) -> str:
+def table(found: dict[str, tuple[float, float]], model: str, size: int, repeats: int) -> str:
     """The ratios as a Markdown table, with what they were measured on."""
     time_of_one, memory_of_one = found[next(iter(ARMS))]
-    lines = ["| objective | step | memory |", "|---|---:|---:|"]
+    lines = ["| objective | time of a step | memory |", "|---|---:|---:|"]
     for name, (seconds, memory) in found.items():
         lines.append(f"| {ARMS[name]} | {seconds / time_of_one:.2f} | {memory / memory_of_one:.2f} |")
     load = "/".join(f"{one:.0f}" for one in os.getloadavg())
@@ -109,7 +117,7 @@ def table(found: dict[str, tuple[float, int]], model: str, size: int, repeats: i
         "",
         f"Contrast alone: {time_of_one:.2f} s of CPU, {memory_of_one / 2**20:.0f} MiB of activations. {model},",
         f"batch {size}, float32, one thread of {processor()}, PyTorch {torch.__version__.split('+')[0]}; forward and",
-        f"backward pass, the median of {repeats} steps taken in turns; load of the machine {load} on "
+        f"backward pass, the least of {repeats} steps taken in turns; load of the machine {load} on "
         f"{os.cpu_count()} cores.",
     ]
     return "\n".join(lines)
@@ -142,7 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="ViT-B-32")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--docs", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from macco.preprocess.store_commands import (
     compact,
     compare,
     export,
+    report,
     score,
     serve,
     show,
@@ -328,7 +329,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
-for _command in (status, verify, stats, sql, score, compare, view, serve, cache, compact, export):
+for _command in (status, verify, stats, report, sql, score, compare, view, serve, cache, compact, export):
     app.command()(_command)
 
 

@@ -212,6 +212,40 @@ def view(
     store.require_whole()
 
 
+def report(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path("report.html"),
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Boxes from this score on count.")
+    ] = DEFAULT_THRESHOLD,
+    top: Annotated[int, typer.Option(min=1, help="How many of the commonest.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON, and write no page.")
+    ] = False,
+) -> None:
+    """Write a page about a store: counts, failures, commonest concepts, scores, boxes, masking, seconds.
+
+    Examples:
+
+      macco-prep report store --out report.html
+      macco-prep report store --json
+    """
+    from macco.pipeline.folder import put_file
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.report import report as figures
+
+    store = Store.open(path)
+    found = figures(store, threshold=threshold, top=top)
+    if as_json:
+        show(found, True)
+    else:
+        from macco.preprocess.look.report_page import report_page
+
+        put_file(out, report_page(found).encode())
+        print(out)
+    store.require_whole()
+
+
 def serve(
     path: StorePath,
     host: Annotated[

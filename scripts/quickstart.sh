@@ -25,8 +25,9 @@ step "its spans and boxes against what was drawn"
 run macco-prep score "$out/store" --truth "$out/corpus/truth"
 
 step "a look: questions in SQL, and pages for the browser"
-run macco-prep sql "$out/store" "SELECT lemma AS relation, count(*) AS captions FROM concepts
-    WHERE kind = 'relation' AND part = 0 GROUP BY ALL ORDER BY captions DESC, relation LIMIT 5"
+run macco-prep sql "$out/store" "SELECT subject, relation, object, count(*) AS captions FROM triplets
+    GROUP BY ALL ORDER BY captions DESC, 1, 2, 3 LIMIT 5"
+run macco-prep report "$out/store" --out "$out/report.html"
 run macco-prep view "$out/store" --out "$out/view.html" --limit 24
 
 step "the same store trains: 120 steps of MACCO on the small CLIP that ships"
@@ -44,6 +45,7 @@ cat <<END
 
 Made in $((SECONDS / 60)) min $((SECONDS % 60)) s:
   $out/store                    concepts and boxes as Parquet    macco-prep serve $out/store
+  $out/report.html              what the store holds: counts, commonest concepts, scores, boxes
   $out/view.html                images, boxes and words
   $out/run/report.html          curves; masked words and patches, and what the model made of them
   $out/evaluation/report.md     scores, with intervals

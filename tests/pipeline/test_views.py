@@ -132,6 +132,23 @@ def test_concept_boxes_say_of_what_they_are(made: Store) -> None:
     ]
 
 
+# What the view was before it had words.
+BOXES_OF_CONCEPTS = """
+    SELECT c.concept_id, kind, role, object_concept_id, boxes.* EXCLUDE (concept_id)
+    FROM (SELECT concept_id, kind, 'self' AS role, concept_id AS object_concept_id FROM concepts
+          WHERE part = 0 AND kind = 'object'
+          UNION ALL SELECT concept_id, kind, 'owner', owner_id FROM concepts WHERE part = 0 AND kind = 'attribute'
+          UNION ALL SELECT concept_id, kind, 'subject', subject_id FROM concepts WHERE part = 0 AND kind = 'relation'
+          UNION ALL SELECT concept_id, kind, 'object', object_id FROM concepts WHERE part = 0 AND kind = 'relation') c
+    JOIN boxes ON boxes.concept_id = object_concept_id ORDER BY ALL"""
+
+
+def test_concept_boxes_are_the_rows_that_they_were(made: Store, store: Store) -> None:
+    for one in (made, store):
+        now = ask(one, "SELECT * EXCLUDE (lemma, text) FROM concept_boxes ORDER BY ALL")
+        assert now == ask(one, BOXES_OF_CONCEPTS) != []
+
+
 def test_macros(made: Store) -> None:
     rows = ask(made, "SELECT concept_id, kind, x0 FROM boxes_of('Red')")
     assert [row["concept_id"] for row in rows] == ["d/a/0000/0/2"] * 3
