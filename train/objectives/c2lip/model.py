@@ -16,7 +16,8 @@ from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.c2lip.batches import PhraseBatch
 from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels, told
 from macco.train.objectives.c2lip.settings import C2lipConfig
-from macco.train.objectives.pairwise import PairModel, pair_ids
+from macco.train.objectives.pairwise import PairModel
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)
