@@ -12,6 +12,7 @@ _WAITING = {
     aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.masked_select, aten._unique, aten._unique2,
     aten.unique_consecutive, aten.unique_dim, aten.bincount, aten.equal, aten.is_nonzero, aten.repeat_interleave,
 }  # fmt: skip
+_ON_THE_HOST = {"split"}  # a batch is cut into micro-batches before it goes to the device
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
@@ -21,7 +22,6 @@ class Syncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
-        self.where: list[str] = []  # the package's own lines that asked
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
@@ -31,9 +31,7 @@ class Syncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in _INDEXING:  # by a mask: how many there are is a result
             waits = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if waits:
-            self.found.append(str(func))
-            lines = [f for f in traceback.extract_stack() if "macco" in f.filename]
-            self.where.append(
-                f"{func} {lines[-1].filename.rpartition('/')[2]}:{lines[-1].lineno}" if lines else str(func)
-            )
+            ours = [frame for frame in traceback.extract_stack() if "macco" in frame.filename]
+            if not any(frame.name in _ON_THE_HOST for frame in ours):
+                self.found.append(f"{func} {ours[-1].filename.rpartition('/')[2]}" if ours else str(func))
         return func(*args, **(kwargs or {}))

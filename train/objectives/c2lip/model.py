@@ -86,6 +86,6 @@ def _within(own: TextSet, shape: torch.Size, owner: Tensor, first: int) -> Tenso
     assert own.patches is not None
     within = own.patches.new_ones(*shape, own.patches.shape[1])
     # All phrases lie in the order of their pairs, this rank's in one piece.
-    (places,) = ((owner >= first) & (owner < first + shape[0])).nonzero(as_tuple=True)
+    places = (owner < first).sum() + torch.arange(len(own), device=owner.device)
     within[own.owner, places] = own.patches
     return within
