@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from macco.pipeline import console
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
@@ -269,8 +270,7 @@ def import_(
     from macco.preprocess.exchange.importing import import_tsv
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cores = workers or os.cpu_count() or 1
-    statuses = import_tsv(path, out, image_root, dataset, cores, decode=decode, replace=replace)
+    statuses = import_tsv(path, out, image_root, dataset, workers or cores(), decode=decode, replace=replace)
     print(f"new rows by status: {statuses}")
 
 

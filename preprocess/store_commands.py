@@ -1,7 +1,6 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
@@ -77,7 +77,9 @@ def sql(
     path: StorePath,
     query: Annotated[
         str | None,
-        typer.Argument(help='e.g. "SELECT lemma, count(*) FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9"'),
+        typer.Argument(
+            help="One question; without it a shell opens, or statements are read from standard input."
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
@@ -95,7 +97,7 @@ def sql(
         ),
     ] = False,
 ) -> None:
-    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+    """Ask SQL, one question or in a shell: views samples, concepts, boxes, triplets, images, ... (docs/sql.md).
 
     It is DuckDB as you run it: it may read and write your files. For SQL that is not yours there is --read-only.
 
@@ -105,17 +107,22 @@ def sql(
       macco-prep sql store "SELECT caption FROM samples JOIN concepts USING (sample_id)
                             WHERE lemma = 'umbrella'" --format csv
       macco-prep sql store "SELECT * FROM concept_boxes WHERE score > 0.35" --format parquet --out b.parquet
+      macco-prep sql store
+      macco-prep sql store < questions.sql
     """
     from macco.pipeline.store import Store
+    from macco.preprocess.look.shell import read, shell
     from macco.preprocess.look.sql import query as ask
 
     store = Store.open(path)
     if write_views:
         store.write_views()
-    elif query is None:
-        raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
     if query is not None:
         ask(store, query, format, out, read_only=read_only)
+    elif not write_views and out is None and sys.stdin.isatty():
+        shell(store, format, read_only=read_only)
+    elif not write_views:
+        read(store, sys.stdin.read(), format, out, read_only=read_only)
     store.require_whole()
 
 
@@ -251,7 +258,7 @@ def cache(
     """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
     from macco.preprocess.exchange.cache import write_cache
 
-    count = workers or os.cpu_count() or 1
+    count = workers or cores()
     write_cache(path, out, short_side=short_side, quality=quality, pixels=pixels, workers=count)
 
 

@@ -1,5 +1,7 @@
 """Checkpoints in the format of transformers: GroundingDINO, MM-GroundingDINO, LLMDet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,13 +22,15 @@ class HuggingFaceNetwork:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         logging.disable_progress_bar()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with _read(folder, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         for token, wired in WIRED_IDS.items():
             if tokenizer.convert_tokens_to_ids(token) != wired:
                 raise UserError(f"{folder}: the vocabulary must have {token!r} at {wired}, as BERT's has")
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+        with _read(folder, "model"):
+            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
         wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys")}
         if any(wrong.values()):
             told = ", ".join(f"{len(keys)} {kind} {keys[:3]}" for kind, keys in wrong.items() if keys)
@@ -49,11 +53,19 @@ class HuggingFaceNetwork:
         return out.logits, out.pred_boxes
 
 
-def _image_rule(folder: Path) -> ImageRule:
+@contextmanager
+def _read(folder: Path, what: str) -> Iterator[None]:
+    """What transformers makes of a file that is damaged may be an error of any kind: one line."""
     try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(f"{folder}: its {what} cannot be read ({why}): run hf download again") from error
+
+
+def _image_rule(folder: Path) -> ImageRule:
+    with _read(folder, "preprocessor_config.json"):
         config = AutoImageProcessor.from_pretrained(folder, local_files_only=True).to_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} has no preprocessor_config.json: run hf download again") from error
     shortest, longest = (dict(config["size"]).get(side) for side in ("shortest_edge", "longest_edge"))
     if not shortest or not longest:
         raise UserError(

@@ -133,7 +133,10 @@ def _transformers(name: str) -> DetectorFiles:
         folder = cached
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json: give the folder of a transformers checkpoint")
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    try:
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{folder}/config.json holds no JSON object: run hf download again") from error
     if kind not in FAMILY:
         raise UserError(f"{folder} holds a {kind} model: choose a checkpoint of {' or '.join(FAMILY)}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):

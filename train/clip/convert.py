@@ -18,15 +18,16 @@ def read_state(path: Path) -> State:
     """Tensors of a .safetensors or a PyTorch checkpoint, whatever wraps them, without running its code."""
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the path of a .pt, .bin or .safetensors file")
-    if path.suffix == ".safetensors":
-        tensors: State = load_file(path)
-        return tensors
     try:
+        if path.suffix == ".safetensors":
+            tensors: State = load_file(path)
+            return tensors
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        while "state_dict" in found or "model" in found:
+            found = found.get("state_dict", found.get("model"))
+        found = {str(name): value for name, value in found.items()}
     except Exception as error:
         raise UserError(f"{path} is no checkpoint of tensors alone ({type(error).__name__})") from error
-    while "state_dict" in found or "model" in found:
-        found = found.get("state_dict", found.get("model"))
     return {name.removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}
 
 

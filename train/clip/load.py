@@ -22,7 +22,7 @@ SHIPPED: Final = (
     Path(__file__).parents[1] / "models"
 )  # what comes with macco: folders of weights, configurations
 
-
+WEIGHTS: Final = (".safetensors", ".bin", ".pth")  # what open_clip reads of a folder
 TIMEOUT: Final = 5  # seconds in which the Hub answers, or is not there
 
 
@@ -58,6 +58,8 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
             raise UserError(
                 f"{path} has no open_clip_config.json: export the model to open_clip's format first"
             )
+        if not any(file.suffix in WEIGHTS for file in path.iterdir()):  # open_clip would draw random ones
+            raise UserError(f"{path} has no weights ({', '.join(WEIGHTS)}): copy them there too")
         name_or_path = f"local-dir:{path}"
     elif "/" in name_or_path and ":" not in name_or_path and name_or_path.startswith((".", "/", "~")):
         raise UserError(f"no checkpoint or folder at {name_or_path}: check the path")
@@ -67,7 +69,7 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         with _offline_at_once() if fetched else nullcontext(True) as reached:
             model, _, preprocess = open_clip.create_model_and_transforms(name_or_path, pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(name_or_path)
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
+    except Exception as error:  # of a damaged folder it may be of any kind
         known = f" (names: {_similar(name_or_path)})" if "not found in built-ins" in str(error) else ""
         reason = re.sub(r" Available.*", "", " ".join(str(error).split()))
         if not reached and not known and (get := _how_to_get(name_or_path, pretrained)):

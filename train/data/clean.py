@@ -24,7 +24,8 @@ def _repair(aligned: Aligned) -> Aligned:
         return aligned
     fixed = ftfy.fix_text(aligned.text)
     plain = aligned.unescape()
-    return (plain if ftfy.fix_text(plain.text) == fixed else aligned).become(fixed)
+    ways = (plain.compose(), plain, aligned)
+    return next((way for way in ways if ftfy.fix_text(way.text) == fixed), aligned).become(fixed)
 
 
 def _unpunctuate(aligned: Aligned) -> Aligned:

@@ -99,7 +99,7 @@ def open_loader(
         )
     say = log if rank == 0 else lambda line: None
     recipe = replace(recipe, on_device=data.crop == "device")
-    index = build(store, selection, say, one_caption=data.captions == "one")
+    index = build(store, selection, say, one_caption=data.captions == "one", exclude=data.exclude)
     plan = LoaderPlan(
         data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import open_clip
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torchvision.transforms import RandomResizedCrop
@@ -92,6 +92,14 @@ def test_pieces_are_what_open_clip_makes_of_them():
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    (
+        "&#233; e\u0301 &#233; &#233;",
+        "é é é é",
+        [(0, 6), (6, 7), (7, 9), (9, 10), (10, 16), (16, 17), (17, 23)],
+    ),
+    [(0, 8)],
+)
 @given(captions(), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4))
 def test_masked_tokens_are_those_whose_characters_meet_a_span(made, ends):
     raw, cleaned, behind = made
