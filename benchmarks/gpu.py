@@ -178,7 +178,7 @@ def detectors(device: str, small: bool) -> None:
         torch.manual_seed(0)
         config: Any = getattr(transformers, f"{name}Config")()
         if small:
-            config.encoder_layers = config.decoder_layers = 1
+            config.encoder_layers = config.decoder_layers = 2
             config.num_queries = 20
         model = getattr(transformers, f"{name}ForObjectDetection")(config).eval().to(device)
         tokens = torch.randint(1000, 2000, (1, 24), device=device)
