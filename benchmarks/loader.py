@@ -184,13 +184,13 @@ def all_rates(store: str, caches: dict[str, str], tars: dict[str, str], batches:
     rates("a cache of pixels", batches, from_pixels)
 
 
-def write_tar(path: Path, images: Iterable[bytes], captions: Iterable[str]) -> None:
+def write_tar(path: Path, images: Iterable[bytes], captions: Iterable[str], ending: str = "txt") -> None:
     """A tar of images and captions as webdataset reads it."""
     path.parent.mkdir()
     with tarfile.open(path, "w") as out:
         for number, (image, caption) in enumerate(zip(images, captions, strict=False)):
-            for ending, content in (("jpg", image), ("txt", caption.encode())):
-                info = tarfile.TarInfo(f"{number:09}.{ending}")
+            for kind, content in (("jpg", image), (ending, caption.encode())):
+                info = tarfile.TarInfo(f"{number:09}.{kind}")
                 info.size = len(content)
                 out.addfile(info, io.BytesIO(content))
 

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from macco.train.data.slots import Slots
 from macco.train.loop.optimizer import parameter_groups
 from macco.train.losses.masked import patch_pixels
-from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.batch import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
 
@@ -184,7 +184,7 @@ def product_rate(device: str, dtype: torch.dtype) -> float:
 def training_step(model: Macco, loss: Callable[[], Tensor], precision: Any) -> Callable[[], None]:
     """Forward, backward and optimizer."""
     groups = parameter_groups(model, lr=5e-7, predictor_lr=1e-3, decay=0.2, predictor_decay=0.01)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -192,7 +192,7 @@ def training_step(model: Macco, loss: Callable[[], Tensor], precision: Any) -> C
             total = loss()
         torch.autograd.backward(total)
         optimizer.step()
-        model.clamp_logit_scale()
+        model.clamp_scale()
 
     return step
 

@@ -9,7 +9,7 @@ import tarfile
 import warnings
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import SEEK_END, BytesIO
 from math import ceil
 from typing import IO, Any, Final, cast
@@ -83,11 +83,16 @@ class Measured:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decoded(Measured):
     """An RGB image, which may have been shrunk: `width` and `height` are as they were before."""
 
     image: Image.Image
+
+    @cached_property
+    def code(self) -> int:
+        """Its `dhash`."""
+        return dhash(self.image)
 
 
 def decode(

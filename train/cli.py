@@ -233,11 +233,17 @@ def bench(
     config: ConfigFile = None,
     store: Annotated[str | None, typer.Option(help="Measure the loader too, on this store.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps, after two that warm up.")] = 10,
+    pairs: Annotated[
+        int, typer.Option(min=0, help="Say how long training on so many pairs takes. 0: on the store's.")
+    ] = 0,
 ) -> None:
-    """Measure training speed on this machine: the step alone on random batches, and with a store the loader."""
+    """Measure training speed on this machine: the step alone on random batches, and with a store the loader.
+
+    What a run costs is reckoned from it: hours for the configuration's epochs.
+    """
     from macco.train.results.bench import measure
 
-    measure(_resolved(preset, config, assignments, store, None, None), steps, _say)
+    measure(_resolved(preset, config, assignments, store, None, None), steps, pairs, _say)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """One shard in, three Arrow tables out: read, decode, parse, ground. The unit of work, retry and resume."""
 
+import os
 import platform
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count, islice
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from macco.preprocess.sources import Shard, SourceImage
 from macco.preprocess.sources.content import Content
 
 CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
+DECODERS: Final = 4  # threads that decode: a detector of 300 images/s is ahead of one
 
 Parse = Callable[
     [Sequence[str], Sequence[str]], "Future[Parsed]"
@@ -49,6 +51,11 @@ class Job:
 def parse_nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
     """What stands for a parser where no caption is read."""
     raise AssertionError("no caption is read where boxes alone are asked for")
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_here(config: ExtractConfig) -> Parse:
@@ -102,6 +109,7 @@ class Extractor:
 
         self.config = config
         self.parse = parse or parse_here(config)
+        self._decoders = ThreadPoolExecutor(min(DECODERS, cores()), "macco-decode")
         self.detector = load_detector(
             config.detector,
             device=config.device,
@@ -130,7 +138,10 @@ class Extractor:
     def extract(
         self, shard: Shard, only: Collection[int] | None = None
     ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-        """Return the shard's tables (see pipeline.schema) and its record: input, versions, seconds per step."""
+        """Return the shard's tables (see pipeline.schema) and its record: input, versions, seconds per step.
+
+        Of the seconds `detector` are those in which it was at work; `decoders` are those of all threads that decode.
+        """
         clock = _Clock()
         start = time.monotonic()
         self.detector.counts.clear()
@@ -150,7 +161,7 @@ class Extractor:
                     else:
                         row.graph = graph
             with clock("ground"):
-                self._ground(shard.name, chunk.pictures)
+                self._ground(shard.name, chunk.pictures, clock)
             with clock("rows"):
                 for picture in chunk.pictures:
                     tables.add(picture.source, picture.image, picture.rows, picture.found)
@@ -176,8 +187,8 @@ class Extractor:
             if not pictures:
                 return
             with clock("decode"):
-                for picture in pictures:
-                    self._decode(picture)
+                for seconds in self._decoders.map(self._decode, pictures):
+                    clock.add("decoders", seconds)
             rows = [row for picture in pictures for row in picture.good()]
             names = [
                 sample_id(shard.dataset, shard.name, picture.source.key, row.caption_id)
@@ -199,29 +210,33 @@ class Extractor:
             if rows:
                 yield _Picture(source, rows)
 
-    def _decode(self, picture: _Picture) -> None:
-        source = picture.source
+    def _decode(self, picture: _Picture) -> float:
+        """Decode it and take its hash, or note why it cannot be; returns the seconds that this took."""
+        start, source = time.perf_counter(), picture.source
         if source.status == OK and source.image is not None:
             try:
                 picture.image = decode(
                     source.image, max_pixels=self.config.max_pixels, max_side=self.detector.max_side
                 )
+                _ = picture.image.code
             except ImageError as error:
                 for row in picture.rows:
                     row.status, row.error = error.status, str(error)
+        return time.perf_counter() - start
 
-    def _ground(self, shard: str, pictures: Sequence[_Picture]) -> None:
+    def _ground(self, shard: str, pictures: Sequence[_Picture], clock: "_Clock") -> None:
         """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
         asked = [(picture, picture.image.image, picture.phrases()) for picture in pictures if picture.image]
         asked = [one for one in asked if one[2]]
         images, phrases = [image for _, image, _ in asked], [own for _, _, own in asked]
         results: Sequence[Detections | Exception]
-        if isinstance(self.detector, Lookup):
-            sources = [picture.source for picture, _, _ in asked]
-            names = [image_names(one.key, one.member, one.source) for one in sources]
-            results = self.detector.look_up(shard, names, phrases)
-        else:
-            results = self._detect(images, phrases)
+        with clock("detector"):
+            if isinstance(self.detector, Lookup):
+                sources = [picture.source for picture, _, _ in asked]
+                names = [image_names(one.key, one.member, one.source) for one in sources]
+                results = self.detector.look_up(shard, names, phrases)
+            else:
+                results = self._detect(images, phrases)
         for (picture, _, own), result in zip(asked, results, strict=True):
             if isinstance(result, Exception):
                 picture.refuse(Status.GROUNDING_FAILED, f"{type(result).__name__}: {result}")
@@ -278,7 +293,11 @@ class _Clock:
         try:
             yield
         finally:
-            self._seconds[step] += time.perf_counter() - start  # type: ignore[assignment]
+            self.add(step, time.perf_counter() - start)
+
+    def add(self, step: str, seconds: float) -> None:
+        """Count seconds that were taken elsewhere."""
+        self._seconds[step] += seconds  # type: ignore[assignment]
 
     def seconds(self) -> dict[str, float]:
         return {step: round(seconds, 3) for step, seconds in sorted(self._seconds.items())}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from macco.pipeline.pictures import Decoded, Measured, dhash
+from macco.pipeline.pictures import Decoded, Measured
 from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status, sample_id
 from macco.preprocess.sources import SourceImage
 
@@ -43,7 +43,7 @@ class ShardTables:
     def add(self, source: SourceImage, image: Measured | None, rows: Sequence[Row], found: Found) -> None:
         """Add one image: all its rows, and the graphs of those that are ok. One that was only measured has no hash."""
         size = (None, None) if image is None else (image.width, image.height)
-        code = dhash(image.image) if isinstance(image, Decoded) else None
+        code = image.code if isinstance(image, Decoded) else None
         boxes = {phrase: _box_rows(*of) for phrase, of in found.items()}
         for row in rows:
             name = sample_id(self.dataset, self.shard, source.key, row.caption_id)

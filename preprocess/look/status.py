@@ -8,6 +8,7 @@ from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.preprocess.sources.shard import READING
 
+BUSY = ("decoders", "detector")  # in the seconds of a shard's record
 SHOWN = 20  # of a list of files or shards
 
 
@@ -25,6 +26,7 @@ def status(store: Store) -> dict[str, Any]:
         seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
         inputs = connection.execute(_INPUTS).fetchall()
     asked = counts(store)
+    total = dict(seconds).get("total", 0)
     there = {*commits.shards, *commits.damaged}
     failed = {
         name: record["error"].strip().rsplit("\n", 1)[-1]
@@ -36,6 +38,8 @@ def status(store: Store) -> dict[str, Any]:
         "shards": {"committed": commits.core.num_rows, "failed": failed},
         "samples": dict(samples),
         "seconds": {name: round(value, 1) for name, value in sorted(seconds)},
+        # Of a grounding worker's time: the share that its detector was at work, and how many threads decoded.
+        "busy": {name: round(value / total, 2) for name, value in sorted(seconds) if name in BUSY and total},
         "inputs": [
             _way(json.loads(way)) | dict(zip(_COUNTS, counts, strict=True)) for way, *counts in inputs
         ],

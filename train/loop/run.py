@@ -195,6 +195,7 @@ class Loop:
         self.window = LossWindow()
         self.told = False  # whether captions are cut
         self.seconds = 0.0  # of the steps since the last row: saving and validating are left out
+        self.waited = 0.0  # of these, for batches
 
     def run(self, stop: Callable[[], bool]) -> bool:
         """Go to the end, or until any rank is asked to stop; returns whether it was the end."""
@@ -209,6 +210,7 @@ class Loop:
             try:
                 with torch.random.fork_rng([]):  # starting the loader's processes draws a number
                     batch = next(batches)
+                self.waited += time.perf_counter() - began
             except RuntimeError:
                 if not stop():
                     raise
@@ -250,7 +252,8 @@ class Loop:
             "samples_per_second": steps * t.config.data.batch_size / self.seconds,
             "broken_images": float(self.loader.broken),
         }
-        seconds, self.seconds = self.seconds, 0.0
+        row["waiting"] = self.waited / self.seconds
+        seconds, self.seconds, self.waited = self.seconds, 0.0, 0.0
         if cut := self.loader.said_of_cuts():
             row["captions_cut"] = self.loader.captions_cut / self.loader.captions
             row["concepts_cut"] = float(self.loader.concepts_cut)
@@ -261,7 +264,10 @@ class Loop:
             self.metrics.write({"step": t.step} | row)
         shown = "  ".join(f"{name} {value:.4f}{self._weight(name)}" for name, value in losses.items())
         left = timedelta(seconds=round((t.total - t.step) * seconds / steps))
-        self.log(f"step {t.step}/{t.total}  {shown}  {row['samples_per_second']:.1f} samples/s  {left} left")
+        self.log(
+            f"step {t.step}/{t.total}  {shown}  {row['samples_per_second']:.1f} samples/s  "
+            f"{row['waiting']:.0%} waiting for data  {left} left"
+        )
 
     def _weight(self, name: str) -> str:
         """What a loss is multiplied by in the sum, where the settings have a weight of its name."""

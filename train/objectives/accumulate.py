@@ -7,13 +7,15 @@ second pass repeats the first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from macco.train.data.batch import Batch
-from macco.train.objectives.objective import Precision
+
+if TYPE_CHECKING:  # the interface reads stores and writes files, and a step does neither
+    from macco.train.objectives.objective import Precision
 
 B = TypeVar("B", bound=Batch)
 E = TypeVar("E")
@@ -30,7 +32,7 @@ def backward(
     across: Callable[[Features], Losses],
     within: Callable[[B, E], Losses],
     weighted: Callable[[Losses], Tensor],
-    precision: Precision,
+    precision: "Precision",
 ) -> Losses:
     """Add the gradients of one step, whose batch is cut into `batches`, to the parameters.
 

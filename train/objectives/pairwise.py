@@ -127,17 +127,6 @@ class PairObjective(Objective[M, B]):
         return {"logit_scale": float(model.scale().detach())}
 
 
-def pair_ids(batches: Sequence[Batch]) -> PairIds | None:
-    """What the pairs of micro-batches are made of; None where that is not known."""
-
-    def joined(name: str) -> Tensor | None:
-        parts = [part for batch in batches if (part := getattr(batch, name)) is not None]
-        return torch.cat(parts) if parts else None
-
-    image, caption = joined("image_ids"), joined("caption_ids")
-    return None if image is None or caption is None else PairIds(image, caption, joined("negative_ids"))
-
-
 def existing_negatives(batches: Sequence[Batch]) -> Tensor | None:
     """Which hard negatives of micro-batches exist, [b, K] bool; None where there are none at all."""
     found = [batch.negative_valid for batch in batches if batch.negative_valid is not None]

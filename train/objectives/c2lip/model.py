@@ -16,7 +16,8 @@ from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.c2lip.batches import PhraseBatch
 from macco.train.objectives.c2lip.losses import attended_cosines, phrase_labels, told
 from macco.train.objectives.c2lip.settings import C2lipConfig
-from macco.train.objectives.pairwise import PairModel, pair_ids
+from macco.train.objectives.pairwise import PairModel
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,6 @@ def _within(own: TextSet, shape: torch.Size, owner: Tensor, first: int) -> Tenso
     assert own.patches is not None
     within = own.patches.new_ones(*shape, own.patches.shape[1])
     # All phrases lie in the order of their pairs, this rank's in one piece.
-    (places,) = ((owner >= first) & (owner < first + shape[0])).nonzero(as_tuple=True)
+    places = (owner < first).sum() + torch.arange(len(own), device=owner.device)
     within[own.owner, places] = own.patches
     return within

@@ -14,7 +14,8 @@ from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.csclip.batches import UnitBatch
 from macco.train.objectives.csclip.losses import Pairing, foil_contrast, true_of
 from macco.train.objectives.csclip.settings import CsclipConfig
-from macco.train.objectives.pairwise import PairModel, pair_ids
+from macco.train.objectives.pairwise import PairModel
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from macco.train.objectives.degla.settings import DeglaConfig
 from macco.train.objectives.pairwise import (
     PairModel,
     existing_negatives,
-    pair_ids,
     rows_with_negatives,
 )
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from macco.train.losses.pairs import PairIds
 from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.fsc.losses import focal_hard_negatives, local_scores
 from macco.train.objectives.fsc.settings import FscConfig
-from macco.train.objectives.pairwise import PairModel, pair_ids, rows_with_negatives
+from macco.train.objectives.pairwise import PairModel, rows_with_negatives
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,22 @@
 """Batches with masks: which tokens and patches of each pair are to be rebuilt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from macco.pipeline.errors import UserError
 from macco.train.config import DataConfig, MaskConfig
-from macco.train.data.batch import Batch
 from macco.train.data.loader import Loader, open_loader
 from macco.train.data.masks import draw, masks
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Sample
-from macco.train.data.slots import Slots
 from macco.train.data.tokens import Tokenize
+from macco.train.objectives.macco.batch import MaskedBatch
 
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedBatch(Batch):
-    """B image-caption pairs with their masks; P is the patch count."""
-
-    text_mask: Tensor  # [B, L] bool: tokens to mask
-    patch_mask: Tensor  # [B, P] bool: patches to mask, row by row, without CLS
-    text_slots: Slots = field(default=None)  # type: ignore[assignment]  # made from text_mask where not given
-    patch_slots: Slots = field(default=None)  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.text_slots is None:
-            object.__setattr__(self, "text_slots", Slots.of(self.text_mask))
-        if self.patch_slots is None:
-            object.__setattr__(self, "patch_slots", Slots.of(self.patch_mask))
+__all__ = ["MaskedBatch", "MaskedPairs", "open_training_data"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,11 @@ from macco.train.objectives.macco.attention import (
     self_logits,
     text_logits,
 )
-from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.batch import MaskedBatch
 from macco.train.objectives.macco.predictors import ImagePredictor, TextPredictor, inject
 from macco.train.objectives.macco.settings import Method
 from macco.train.objectives.model import Model
-from macco.train.objectives.pairwise import pair_ids
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)

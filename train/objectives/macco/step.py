@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from macco.train.objectives import accumulate
-from macco.train.objectives.macco.batches import MaskedBatch
+from macco.train.objectives.macco.batch import MaskedBatch
 from macco.train.objectives.macco.model import Encodings, Macco, masked_samples
-from macco.train.objectives.objective import Precision
+
+if TYPE_CHECKING:
+    from macco.train.objectives.objective import Precision
 
 
 def backward(
-    model: Macco, batches: Sequence[MaskedBatch], precision: Precision = nullcontext, *, alone: bool = False
+    model: Macco, batches: Sequence[MaskedBatch], precision: "Precision" = nullcontext, *, alone: bool = False
 ) -> dict[str, Tensor]:
     """Add the gradients of one step, whose batch is cut into `batches`, to the parameters.
 

@@ -12,11 +12,12 @@ from macco.train.clip.towers import wide
 from macco.train.distributed import ranks
 from macco.train.losses.pairs import PairIds, same
 from macco.train.objectives.accumulate import Features, Losses
-from macco.train.objectives.pairwise import PairModel, existing_negatives, pair_ids
+from macco.train.objectives.pairwise import PairModel, existing_negatives
 from macco.train.objectives.read.batches import SiblingBatch
 from macco.train.objectives.read.decoder import IGNORED, load_decoder
 from macco.train.objectives.read.losses import alignment, reconstruction
 from macco.train.objectives.read.settings import ReadConfig
+from macco.train.objectives.together import pair_ids
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""Nothing in a step makes the host wait for the device."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from macco.train.layers import parse, resolve
+from macco.train.loop.state import State, build_model
+from macco.train.objectives.objective import load_objective
+from tests.support import ROOT
+from tests.support.objective_batches import CASES
+from tests.support.syncs import Syncs
+from tests.support.tiny import tiny_clip
+from tests.support.tiny_t5 import write_t5
+
+
+def test_what_waits_is_seen() -> None:
+    x = torch.arange(4)
+    with Syncs() as seen:
+        x.sum().item()
+        x[x > 1]
+        x[torch.tensor([1, 2])]
+        torch.unique(x)
+        x.nonzero()
+    assert len(seen.found) == 4
+
+
+@pytest.mark.parametrize("settings", [[], ["micro_batch=3"], ["optimizer.clip_norm=1.0"]])
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_never_waits(name: str, settings: list[str], tmp_path: Path) -> None:
+    case: Any = CASES[name]
+    t5 = write_t5(tmp_path)
+    given = [each.replace("{t5}", t5) for each in case.settings]
+    config = resolve(parse([*given, *settings, "device=cpu"]))
+    objective = load_objective(config)
+    state = State(objective, build_model(objective, tiny_clip(), torch.device("cpu")).double(), 8)
+    # As on CUDA: the plain one reads its step count, which lies on the CPU.
+    for group in state.optimizer.param_groups:
+        group |= {"fused": True, "foreach": False}
+    batch = case.batch()
+    state.update(batch, norms=True)
+    with Syncs() as seen:
+        state.update(batch, norms=True)
+    # READ's labels have no fixed number, and its decoder's head sees no padding: it asks how many there are.
+    known = {
+        "aten.index.Tensor decoder.py",
+        "aten.index.Tensor model.py",
+        "aten.index_put.default accumulate.py",
+    }
+    assert [wait for wait in seen.found if not (name == "read" and wait in known)] == []
+
+
+def test_the_benchmark_of_a_gpu_needs_nothing_that_reads_stores() -> None:
+    code = (
+        "import sys, benchmarks.gpu; "
+        "print({'spacy', 'ray', 'duckdb', 'pyarrow', 'pandas', 'fsspec', 'typer'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"
