@@ -112,6 +112,8 @@ def _of_files(error: Exception) -> bool:
         "pyarrow",
         "safetensors",
         "botocore",
+        "aiohttp",
+        "gcsfs",
     )
 
 
