@@ -6,7 +6,7 @@ OUT ?= quickstart
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart study test test-quick lint clean
+.PHONY: install quickstart study test test-quick lint docs release clean
 
 install: $(VENV)/.installed
 
@@ -36,5 +36,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site of docs/, offline: site/index.html. With `serve` in the place of `build` it is shown as it is written.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# dist/: sdist and wheel, and the wheel tried in a fresh environment.
+release:
+	bash scripts/release.sh dist $(PYTHON)
+
 clean:
-	rm -rf $(OUT) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf site dist $(OUT) .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,11 @@
 """How soon the first batch comes, what a worker weighs, and how many samples a core makes.
 
-    python benchmarks/loader.py [--captions 566000] [--images 1000] [--batches 12]
+    python benchmarks/loader.py [--captions 566000] [--images 1000] [--batches 12] [--only rates]
 
 Draws some 640 x 480 images into one tar, and makes a store whose shards, one caption an image, all point into it.
+Samples a second are of one core and its CPU time, taken by turns: ours, the plain way (tests/support/plain_pairs.py:
+Pillow's resize, one caption and one mask after the other), and open_clip's own transform and tokenizer on a webdataset
+pipeline as its training has it, from the same images and captions, without masks.
 A table of the public code's kind (110,000 rows, 8 columns of Python literals) is read for comparison, in a process
 of its own. Resident memory (rss) counts pages shared with the main process; uss does not.
 """
@@ -14,9 +17,12 @@ import io
 import multiprocessing
 import statistics
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +31,20 @@ import open_clip
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+import webdataset
 from PIL import Image
 
+from macco.pipeline.schema import SAMPLES
 from macco.pipeline.store import Store
-from macco.preprocess.exchange.cache import write_cache
+from macco.preprocess.exchange.cache import shrink, write_cache
 from macco.train.data.loader import Loader
 from macco.train.objectives.macco.batches import open_training_data
+from tests.support import DATA
 from tests.support.drawn import CAPTION, record, rows, tar
+from tests.support.plain_pairs import PlainPairs
 
+LINES = (DATA / "captions_coco.txt").read_text().splitlines()  # what a caption has beside its concepts
 IDS = ("sample_id", "concept_id", "subject_id", "object_id", "owner_id")
 MB = 2**20
 
@@ -57,6 +69,9 @@ def make_store(folder: Path, captions: int, images: int) -> str:
     print(f"{images} images of {statistics.mean(size for _, size in places) / 1000:.0f} kB on average")
     store = Store.create(str(folder / "store"), {"made": "for the benchmark"})
     base = rows("BASE", source, places)
+    said = [f"{CAPTION} {line}" for line in islice(cycle(LINES), images)]
+    at = SAMPLES.get_field_index("caption")
+    base["samples"] = base["samples"].set_column(at, SAMPLES.field(at), pa.array(said))
     for number in range(captions // images):
         name = f"{number:05}"
         store.commit(name, {table: _renamed(base[table], name) for table in base}, record(name, source))
@@ -105,16 +120,79 @@ def first_batch(store: str, where: str, workers: int, batches: int) -> None:
     loader.close()
 
 
-def rate(store: str, what: str, batches: int, cache: str | None = None) -> None:
-    """Samples of one core, without its first batch: by CPU time, which other work on the machine leaves as it is."""
-    stream = iter(load(store, workers=0, cache=cache))
-    next(stream)
-    begin = time.process_time()
-    for _ in range(batches):
-        next(stream)
-    print(
-        f"{256 * batches / (time.process_time() - begin):.0f} samples/s of one core from {what}", flush=True
+def plain(loader: Loader) -> Loader:
+    """The same loader, its samples made in the plain way."""
+    recipe = loader.plan.recipe
+    slow = PlainPairs(**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
+    loader.plan = replace(loader.plan, recipe=slow)
+    return loader
+
+
+def open_clips(folder: Path) -> Iterator[Any]:
+    """Batches as open_clip's training reads them from the tars of a folder."""
+    _, transform, _ = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    stages = (
+        webdataset.SimpleShardList(sorted(map(str, folder.glob("*.tar")))),
+        webdataset.tarfile_to_samples(),
+        webdataset.shuffle(bufsize=256, initial=64),
+        webdataset.decode("pilrgb"),
+        webdataset.rename(image="jpg", text="txt"),
+        webdataset.map_dict(image=transform, text=lambda text: tokenizer(text)[0]),
+        webdataset.to_tuple("image", "text"),
+        webdataset.batched(256),
     )
+    return iter(webdataset.DataPipeline(*stages).repeat())
+
+
+def rates(what: str, batches: int, made: Callable[[], dict[str, Iterable[Any]]]) -> None:
+    """Samples of one core by each way, without its first batch, by turns."""
+    torch.set_num_threads(1)
+    streams = {name: iter(of) for name, of in made().items()}
+    seconds: dict[str, list[float]] = {name: [] for name in streams}
+    for stream in streams.values():
+        next(stream)
+    for _ in range(batches):
+        for name, stream in streams.items():
+            begin = time.process_time()
+            next(stream)
+            seconds[name].append(time.process_time() - begin)
+    middle = {name: 256 / statistics.median(each) for name, each in seconds.items()}
+    first = next(iter(middle))
+    shown = [f"{name} {value:.0f} (1/{middle[first] / value:.2f})" for name, value in middle.items()]
+    print(f"samples/s of one core from {what}: " + ", ".join(shown), flush=True)
+
+
+def all_rates(store: str, caches: dict[str, str], tars: dict[str, str], batches: int) -> None:
+    """From the originals, from a cache, and from a cache of pixels with the crops resized on the device."""
+
+    def from_originals() -> dict[str, Iterable[Any]]:
+        ours, slow = load(store, workers=0), plain(load(store, workers=0))
+        return {"ours": ours, "plain": slow, "open_clip": open_clips(Path(tars["originals"]))}
+
+    def from_cache() -> dict[str, Iterable[Any]]:
+        ours, slow = (load(store, workers=0, cache=caches["jpegs"]) for _ in range(2))
+        return {"ours": ours, "plain": plain(slow), "open_clip": open_clips(Path(tars["jpegs"]))}
+
+    def from_pixels() -> dict[str, Iterable[Any]]:
+        ours, slow = (load(store, workers=0, cache=caches["pixels"]) for _ in range(2))
+        on_device = load(store, workers=0, cache=caches["pixels"], crop="device")
+        return {"device": on_device, "ours": ours, "plain": plain(slow)}
+
+    rates("the originals", batches, from_originals)
+    rates("a cache of JPEGs", batches, from_cache)
+    rates("a cache of pixels", batches, from_pixels)
+
+
+def write_tar(path: Path, images: Iterable[bytes], captions: Iterable[str]) -> None:
+    """A tar of images and captions as webdataset reads it."""
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as out:
+        for number, (image, caption) in enumerate(zip(images, captions, strict=False)):
+            for ending, content in (("jpg", image), ("txt", caption.encode())):
+                info = tarfile.TarInfo(f"{number:09}.{ending}")
+                info.size = len(content)
+                out.addfile(info, io.BytesIO(content))
 
 
 def _forking(work: Callable[..., None], *arguments: Any) -> None:
@@ -165,6 +243,20 @@ def read_table(path: str) -> None:
     )
 
 
+def write_tars(folder: Path) -> dict[str, str]:
+    """What open_clip's pipeline reads: the originals, and those of the cache."""
+    with tarfile.open(folder / "small" / "shared.tar") as tar_:
+        originals = [
+            tar_.extractfile(one).read()
+            for one in tar_
+            if one.name.endswith(".jpg")  # type: ignore[union-attr]
+        ]
+    found = {"originals": folder / "tars", "jpegs": folder / "small_tars"}
+    write_tar(found["originals"] / "0.tar", originals, cycle(LINES))
+    write_tar(found["jpegs"] / "0.tar", (shrink(one, 256, 90) for one in originals), cycle(LINES))
+    return {name: str(path) for name, path in found.items()}
+
+
 def main() -> None:
     """Run all of it in a temporary folder."""
     parser = argparse.ArgumentParser(
@@ -174,28 +266,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="in the shared tar, and captions of a shard")
     parser.add_argument("--batches", type=int, default=12, help="of 256, for each figure")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", choices=["first", "rates"], help="half of it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_table(folder / "table.tsv", 110_000)
-        fresh(read_table, str(folder / "table.tsv"))
-        begin = time.perf_counter()
-        store = make_store(folder, options.captions, options.images)
-        print(
-            f"store of {options.captions:,} captions made in {time.perf_counter() - begin:.0f} s", flush=True
-        )
-        for where in ("", "score >= 0.4 and kind <> 'object'"):
-            fresh(first_batch, store, where, options.workers, options.batches)
+        if options.only != "rates":
+            write_table(folder / "table.tsv", 110_000)
+            fresh(read_table, str(folder / "table.tsv"))
+            store = make_store(folder, options.captions, options.images)
+            for where in ("", "score >= 0.4 and kind <> 'object'"):
+                fresh(first_batch, store, where, options.workers, options.batches)
+        if options.only == "first":
+            return
         (folder / "small").mkdir()
-        small, cache = make_store(folder / "small", 4 * options.images, options.images), str(folder / "cache")
-        begin_cpu = time.process_time()
-        written = write_cache(small, cache, log=lambda line: None)
-        print(
-            f"{written / (time.process_time() - begin_cpu):.0f} images/s of one core into the cache",
-            flush=True,
-        )
-        fresh(rate, small, "the originals", options.batches)
-        fresh(rate, small, "the cache", options.batches, cache)
+        small = make_store(folder / "small", 8 * options.images, options.images)
+        caches = {form: str(folder / form) for form in ("jpegs", "pixels")}
+        for form, cache in caches.items():
+            begin_cpu = time.process_time()
+            written = write_cache(small, cache, pixels=form == "pixels", log=lambda line: None)
+            used = time.process_time() - begin_cpu
+            print(f"{written / used:.0f} images/s of one core into a cache of {form}", flush=True)
+        fresh(all_rates, small, caches, write_tars(folder), options.batches)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Stores of many small shards: what opening, counting and training cost, before and after they are put together.
 
-    python benchmarks/shards.py [--shards 100000] [--rows 15] [--boxes 7] [--loose 10000] [--keep DIR]
+    python benchmarks/shards.py [--shards 100000] [--rows 40] [--loose 10000] [--keep DIR]
 
 Builds a store as an extraction does (every LOOSE commits are put together), without waiting for the disk, and one of
-`--loose` shards that were never put together. Each question is asked in a process of its own: seconds, and peak memory.
+`--loose` shards that were never put together; concepts and boxes lie in captions as in the demo's.
+Each question is asked in a process of its own: seconds, and peak memory.
 """
 
 import argparse
@@ -25,9 +26,24 @@ from macco.pipeline.merge import LOOSE, merge
 from macco.pipeline.schema import BOXES, CONCEPTS, SAMPLES
 from macco.pipeline.store import Store
 
-LEMMAS = np.array(["dog", "cat", "man", "umbrella", "sofa", "red", "small", "sit on", "next to", "hold"])
-KINDS = np.array(["object"] * 5 + ["attribute"] * 2 + ["relation"] * 3)
-CONCEPTS_PER_CAPTION = 8  # every shape of caption below has so many
+OBJECT, ATTRIBUTE, RELATION = range(3)
+KINDS = np.array(["object", "attribute", "relation"])
+LEMMAS = np.array(
+    [
+        ["dog", "cat", "man", "umbrella", "sofa", "palm tree", "kettle", "bus"],
+        ["red", "small", "blue", "large", "orange", "white", "green", "black"],
+        ["sit on", "next to", "hold", "above", "below", "float over", "to the left of", "under"],
+    ]
+)
+# As the extraction of 300 demo images has them (macco-prep demo --images 300), 1,500 captions: objects, attributes and
+# relations of a caption, and in how many captions; and how many objects have 1, 2, 3, 4 boxes. An attribute is as
+# likely of the first object as of the second; a relation is of the first and the second, or the third and the fourth.
+SHAPES = {
+    (2, 2, 1): 588, (2, 3, 1): 310, (2, 1, 1): 192, (2, 2, 0): 118, (1, 1, 0): 85, (2, 4, 1): 57, (2, 3, 0): 47,
+    (2, 1, 0): 19, (2, 0, 1): 19, (3, 3, 0): 12, (3, 2, 0): 7, (3, 4, 0): 7, (4, 3, 0): 6, (4, 5, 0): 5, (1, 2, 0): 5,
+    (4, 4, 2): 4, (4, 3, 2): 4,
+}  # fmt: skip
+BOXES_OF_AN_OBJECT = (2292, 552, 132, 11)
 
 ASKED = {
     "status": "from macco.preprocess.look.status import status; status(store)",
@@ -41,38 +57,51 @@ ASKED = {
 }
 
 
-def shards(count: int, rows: int, boxes: int, seed: int = 0) -> Iterator[tuple[str, dict[str, pa.Table]]]:
-    """Drawn rows: five captions an image, eight concepts a caption, half of them objects, `boxes` boxes a caption."""
+def shards(count: int, rows: int, seed: int = 0) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Drawn rows: five captions an image, concepts and boxes as SHAPES and BOXES_OF_AN_OBJECT have them."""
     random = np.random.default_rng(seed)
+    shapes, weights = np.array(list(SHAPES)), np.array(list(SHAPES.values()))
     for number in range(count):
         shard = f"{number:07}"
         keys = [f"{number * rows + row // 5:09}" for row in range(rows)]
         samples = [f"cc/{shard}/{key}/{row % 5}" for row, key in enumerate(keys)]
-        picked = random.integers(len(LEMMAS), size=rows * CONCEPTS_PER_CAPTION)
-        picked[::CONCEPTS_PER_CAPTION] = random.integers(5, size=rows)  # an object first
-        owner = np.repeat(np.arange(rows), CONCEPTS_PER_CAPTION)
-        place = np.tile(np.arange(CONCEPTS_PER_CAPTION), rows)
-        ids = [f"{samples[row]}/{at}" for row, at in zip(owner, place, strict=True)]
-        first = [ids[row * CONCEPTS_PER_CAPTION] for row in owner]
-        kinds = KINDS[picked]
+        counts = shapes[random.choice(len(shapes), rows, p=weights / weights.sum())]
+        # Of every concept: its caption, its kind, its place in the caption and among those of its kind.
+        owner = np.repeat(np.arange(rows), counts.sum(1))
+        kind = np.repeat(np.tile(np.arange(3), rows), counts.ravel())
+        first = np.cumsum(counts.sum(1)) - counts.sum(1)
+        at = np.arange(len(owner)) - first[owner]
+        order = at - (np.cumsum(counts, 1) - counts)[owner, kind]
+        ids = np.array([f"{samples[row]}/{place}" for row, place in zip(owner, at, strict=True)], object)
+        lemmas = LEMMAS[kind, random.integers(LEMMAS.shape[1], size=len(owner))]
+
+        def end(
+            kind_of: int, which: Any, first: Any = first, owner: Any = owner, kind: Any = kind, ids: Any = ids
+        ) -> Any:
+            """The object of so many of its caption, for concepts of a kind; others have none."""
+            return np.where(kind == kind_of, ids[np.where(kind == kind_of, first[owner] + which, 0)], None)
+
+        objects = np.flatnonzero(kind == OBJECT)
+        share = np.array(BOXES_OF_AN_OBJECT) / sum(BOXES_OF_AN_OBJECT)
+        boxed = np.repeat(objects, 1 + random.choice(len(share), len(objects), p=share))
+        corners = random.random((4, len(boxed)), np.float32) / 2
         yield (
             shard,
             {
-                "samples": _table(SAMPLES, rows, shard, keys, samples, np.arange(rows) % 5)
+                "samples": _ids(rows, shard, keys, samples, np.arange(rows) % 5)
                 | {"row": np.arange(rows), "caption": ["a red dog is sitting on a small sofa next to a man"] * rows}
                 | {"source": [f"/corpus/{shard}.tar"] * rows, "status": ["ok"] * rows}
                 | {"member": [f"{key}.jpg" for key in keys], "width": [640] * rows, "height": [480] * rows}
                 | {"dhash": random.integers(2**63, size=rows, dtype=np.uint64)},
-                "concepts": _table(CONCEPTS, len(ids), shard, *_of(owner, keys, samples))
-                | {"concept_id": ids, "kind": kinds, "part": [0] * len(ids), "text": LEMMAS[picked]}
-                | {"lemma": LEMMAS[picked], "head": LEMMAS[picked], "pos": ["NOUN"] * len(ids)}
-                | {"start": 6 * place, "end": 6 * place + 5, "head_start": 6 * place, "head_end": 6 * place + 5}
-                | {"owner_id": [one if kind == "attribute" else None for one, kind in zip(first, kinds, strict=True)]}
-                | {
-                    name: [one if kind == "relation" else None for one, kind in zip(first, kinds, strict=True)]
-                    for name in ("subject_id", "object_id")
-                },
-                "boxes": _boxes(random, shard, keys, samples, ids, rows, boxes),
+                "concepts": _ids(len(ids), shard, *_of(owner, keys, samples))
+                | {"concept_id": ids, "kind": KINDS[kind], "part": np.zeros(len(ids), np.int8), "text": lemmas}
+                | {"lemma": lemmas, "head": lemmas, "pos": ["NOUN"] * len(ids)}
+                | {"start": 6 * at, "end": 6 * at + 5, "head_start": 6 * at, "head_end": 6 * at + 5}
+                | {"denied": np.zeros(len(ids), bool), "owner_id": end(ATTRIBUTE, order % counts[owner, OBJECT])}
+                | {"subject_id": end(RELATION, 2 * order), "object_id": end(RELATION, 2 * order + 1)},
+                "boxes": _ids(len(boxed), shard, *_of(owner[boxed], keys, samples))
+                | {"concept_id": ids[boxed], "score": random.random(len(boxed), np.float32)}
+                | {"x0": corners[0], "y0": corners[1], "x1": 0.5 + corners[2], "y1": 0.5 + corners[3]},
             },
         )  # fmt: skip
 
@@ -81,9 +110,7 @@ def _of(owner: Any, keys: list[str], samples: list[str]) -> tuple[list[str], lis
     return [keys[row] for row in owner], [samples[row] for row in owner], owner % 5
 
 
-def _table(
-    schema: pa.Schema, rows: int, shard: str, keys: Any, samples: Any, captions: Any
-) -> dict[str, Any]:
+def _ids(rows: int, shard: str, keys: Any, samples: Any, captions: Any) -> dict[str, Any]:
     return {
         "dataset": ["cc"] * rows,
         "shard": [shard] * rows,
@@ -91,25 +118,6 @@ def _table(
         "sample_id": samples,
         "caption_id": captions,
     }
-
-
-def _boxes(
-    random: np.random.Generator,
-    shard: str,
-    keys: list[str],
-    samples: list[str],
-    ids: list[str],
-    rows: int,
-    boxes: int,
-) -> dict[str, Any]:
-    owner = np.repeat(np.arange(rows), boxes)
-    corners = random.random((4, len(owner)), np.float32) / 2
-    return (
-        _table(BOXES, len(owner), shard, *_of(owner, keys, samples))
-        | {"concept_id": [ids[row * CONCEPTS_PER_CAPTION] for row in owner]}
-        | {"x0": corners[0], "y0": corners[1], "x1": 0.5 + corners[2], "y1": 0.5 + corners[3]}
-        | {"score": random.random(len(owner), np.float32)}
-    )
 
 
 def _arrow(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
@@ -125,12 +133,12 @@ def _arrow(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
     )
 
 
-def build(url: str, count: int, rows: int, boxes: int, together: bool) -> None:
+def build(url: str, count: int, rows: int, together: bool) -> None:
     """Commit `count` shards, and put them together as a run does, if at all."""
     os.fsync = lambda file: None
     store, merging = Store.create(url, {"made": "for the benchmark"}), 0.0
     start = time.process_time()
-    for number, (shard, tables) in enumerate(shards(count, rows, boxes), 1):
+    for number, (shard, tables) in enumerate(shards(count, rows), 1):
         ready = {
             name: _arrow(tables[name], schema)
             for name, schema in (("samples", SAMPLES), ("concepts", CONCEPTS), ("boxes", BOXES))
@@ -180,8 +188,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=15)
-    parser.add_argument("--boxes", type=int, default=7, help="of a caption")
+    parser.add_argument("--rows", type=int, default=40, help="captions of a shard")
     parser.add_argument("--loose", type=int, default=10_000)
     parser.add_argument("--keep", help="where to make the stores, or to find them made")
     options = parser.parse_args()
@@ -190,7 +197,7 @@ def main() -> None:
         for name, count, together in (("packs", options.shards, True), ("loose", options.loose, False)):
             url = str(place / name)
             if not (place / name / "store.json").exists():
-                build(url, count, options.rows, options.boxes, together)
+                build(url, count, options.rows, together)
             print(f"{name}: {len(Store.open(url).committed()):,} shards of {options.rows} rows")
             ask(url)
         begun = time.process_time()

@@ -2,8 +2,10 @@
 
 import html
 import re
+import unicodedata
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 # What html.unescape takes for a character reference.
 _REFERENCE = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
@@ -52,8 +54,21 @@ class Aligned:
         found = [(m.start(), m.end(), html.unescape(m[0])) for m in _REFERENCE.finditer(self.text)]
         return self.replace([change for change in found if self.text[change[0] : change[1]] != change[2]])
 
+    def compose(self) -> "Aligned":
+        """NFC, where it is that of each letter with the marks that follow it (not of Hangul's parts, for one)."""
+        if unicodedata.is_normalized("NFC", self.text):
+            return self
+        letters = [at for at, c in enumerate(self.text) if not at or not unicodedata.combining(c)]
+        whole = [(i, j, self.text[i:j]) for i, j in pairwise([*letters, len(self.text)])]
+        made = self.replace(
+            [(i, j, new) for i, j, old in whole if (new := unicodedata.normalize("NFC", old)) != old]
+        )
+        return made if made.text == unicodedata.normalize("NFC", self.text) else self
+
     def squeeze(self) -> "Aligned":
         """Make each run of white space one space, and none at the ends."""
+        if " ".join(self.text.split()) == self.text:
+            return self
         changes = [
             (m.start(), m.end(), " " if m.start() > 0 and m.end() < len(self.text) else "")
             for m in re.finditer(r"\s+", self.text)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from importlib.abc import MetaPathFinder
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -52,6 +53,21 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+class _WithoutPandas(MetaPathFinder):
+    """To this package and to pyarrow there is no pandas: nothing here uses it, but pyarrow asks for it with the first
+    list that it is given, and importing it takes longer than most commands. Other libraries find it.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name != "pandas":
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and "importlib" in frame.f_globals.get("__name__", ""):
+            frame = frame.f_back
+        if frame is not None and frame.f_globals.get("__name__", "").startswith(("macco.", "pyarrow.")):
+            raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+
 _interrupts: list[int] = []  # signals that came
 
 
@@ -66,6 +82,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
 
     Without arguments it shows its help. SIGTERM is as the system has it where a command does not `interrupt` on it.
     """
+    sys.meta_path.insert(0, _WithoutPandas())
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background job
         signal.signal(signal.SIGINT, interrupt)
     try:

@@ -190,7 +190,7 @@ def _rgb(image: Image.Image, plain: bool) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def dhash(image: Image.Image) -> int:

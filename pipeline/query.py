@@ -10,10 +10,10 @@ from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.readonly import seal
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.tags import view_sql
-from macco.pipeline.views import literal, shards_sql, view_files, views
+from macco.pipeline.views import literal, negatives_files, shards_sql, view_files, views
 
 
 def connect(
@@ -33,7 +33,9 @@ def connect(
     sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
     """
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
-    connection.execute("SET enable_progress_bar = false")  # it would be printed among the rows
+    # A progress bar would be printed among the rows; in a notebook without ipywidgets it is off, and may not be named.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        connection.execute("SET enable_progress_bar = false")
     if not store.local:
         connection.register_filesystem(store.fs)
     if memory is not None:
@@ -62,7 +64,10 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, commits: Co
     try:
         connection.execute(shards_sql("loose", packs))
         denied = store.description()["schema_version"] > 1
-        connection.execute(views(partly=bool(commits.partly), denied=denied, empty=not files))
+        negatives = bool(store.names(".parquet", NEGATIVES))
+        connection.execute("SET VARIABLE negatives_files = ?", [negatives_files(store.url)])
+        partly = bool(commits.partly)
+        connection.execute(views(partly=partly, denied=denied, empty=not files, negatives=negatives))
     except duckdb.Error as error:
         raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
 
@@ -80,7 +85,7 @@ def dicts(cursor: duckdb.DuckDBPyConnection, count: int | None = None) -> list[d
 
 
 def query(store: Store, sql: str) -> pa.Table:
-    """The rows of one SQL statement on the store's views: samples, concepts, boxes, concept_boxes, shards.
+    """The rows of one SQL statement on the store's views and macros, which docs/sql.md lists.
 
     Raises UserError for a mistake in the statement.
     """

@@ -16,12 +16,12 @@ import duckdb
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
-from macco.pipeline.views import literal, quote
+from macco.pipeline.views import TABLE_MACROS, literal, quote
 
 # What a question may be made of. COPY, INSERT, UPDATE and DELETE are nodes of their own.
 _NODES: Final = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"))
 # The table functions that it may call. Others run SQL given as text, or read memory by its address.
-_ROWS: Final = ("unnest", "range", "generate_series", "repeat")
+_ROWS: Final = ("unnest", "range", "generate_series", "repeat", *TABLE_MACROS)
 _FILES: Final = ("read_parquet", "parquet_scan", "parquet_schema", "parquet_metadata", "read_json", "glob")
 
 

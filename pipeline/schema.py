@@ -4,6 +4,7 @@ Every Parquet file is written with these schemas explicitly: a file whose column
 null would otherwise be typed by guess and break the glob for its neighbours.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -56,80 +57,111 @@ class Status(StrEnum):
 
 OK: Final = Status.OK
 
-_ID = [
-    pa.field("dataset", pa.string(), nullable=False),
-    pa.field("shard", pa.string(), nullable=False),
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("caption_id", pa.int32(), nullable=False),  # 0-based among the captions of one image
-]
 
-SAMPLES: Final = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),  # dataset/shard/key/caption_id
-        *_ID,
-        pa.field("row", pa.int32(), nullable=False),  # 0-based place in the shard: rows in = rows out
-        pa.field("caption", pa.string()),
-        pa.field("width", pa.int32()),  # of the original image, pixels, after EXIF rotation
-        pa.field("height", pa.int32()),
-        pa.field("source", pa.string(), nullable=False),  # URL of the tar, table or image file
-        pa.field("member", pa.string()),  # name inside the tar, or path as the table gives it
-        pa.field("offset", pa.int64()),  # of the image's bytes inside `source`; null where it is a file
-        pa.field("size", pa.int64()),  # number of those bytes
-        pa.field(
-            "dhash", pa.uint64()
-        ),  # 64-bit difference hash of the image, for leakage audits; null: not made
-        pa.field("status", pa.string(), nullable=False),  # a Status
-        pa.field("error", pa.string()),  # the same in words, for people
-    ]
+class Column(NamedTuple):
+    """A column of a table, and what it means; docs/sql.md is made of these."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = False
+
+
+def _schema(columns: Iterable[Column]) -> pa.Schema:
+    return pa.schema([pa.field(each.name, each.type, nullable=each.nullable) for each in columns])
+
+
+_ID: Final = (
+    Column("dataset", pa.string(), "name of the corpus"),
+    Column("shard", pa.string(), "name of the tar, or of the part of a table, that it came from"),
+    Column("key", pa.string(), "name of the image, in its dataset and shard"),
+    Column("caption_id", pa.int32(), "0-based among the captions of one image"),
+)
+
+SAMPLE_COLUMNS: Final = (
+    Column("sample_id", pa.string(), "dataset/shard/key/caption_id"),
+    *_ID,
+    Column("row", pa.int32(), "0-based place in the shard: rows in = rows out"),
+    Column("caption", pa.string(), "as the source has it", nullable=True),
+    Column("width", pa.int32(), "of the original image, pixels, after EXIF rotation", nullable=True),
+    Column("height", pa.int32(), "of the original image, pixels, after EXIF rotation", nullable=True),
+    Column("source", pa.string(), "URL of the tar, table or image file"),
+    Column("member", pa.string(), "name inside the tar, or path as the table gives it", nullable=True),
+    Column(
+        "offset", pa.int64(), "of the image's bytes inside `source`; null where it is a file", nullable=True
+    ),
+    Column("size", pa.int64(), "number of those bytes", nullable=True),
+    Column(
+        "dhash",
+        pa.uint64(),
+        "64-bit difference hash of the image, for leakage audits; null: not made",
+        nullable=True,
+    ),
+    Column("status", pa.string(), "`ok`, or what is wrong with it"),
+    Column("error", pa.string(), "the same in words, for people", nullable=True),
 )
 
 # One row per span. A concept whose words are not contiguous ("picks the ball up") is several rows that
 # share concept_id and differ in `part` (0, 1, ...); caption[start:end] == text holds for every row.
-CONCEPTS: Final = pa.schema(
-    [
-        pa.field("concept_id", pa.string(), nullable=False),  # sample_id/ordinal
-        pa.field("sample_id", pa.string(), nullable=False),
-        *_ID,
-        pa.field("kind", pa.string(), nullable=False),  # object | attribute | relation
-        pa.field("part", pa.int8(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("lemma", pa.string(), nullable=False),  # of the whole concept, all parts, lower case
-        pa.field("start", pa.int32(), nullable=False),  # characters (code points), half-open
-        pa.field("end", pa.int32(), nullable=False),
-        pa.field("head", pa.string(), nullable=False),  # head word(s): "ice cream truck", "sitting", "red"
-        pa.field("head_start", pa.int32(), nullable=False),
-        pa.field("head_end", pa.int32(), nullable=False),
-        pa.field(
-            "pos", pa.string(), nullable=False
-        ),  # coarse part of speech of the head: NOUN, VERB, ADP, ...
-        pa.field("subject_id", pa.string()),  # relation: concept_id of an object; null where it is a pronoun
-        pa.field("object_id", pa.string()),
-        pa.field("owner_id", pa.string()),  # attribute: concept_id of its object
-        pa.field("phrase", pa.string()),  # what the detector was asked; null for relations
-        # The caption says that it is not there, or not so: no detector is asked; null in stores of version 1.
-        pa.field("denied", pa.bool_()),
-    ]
+CONCEPT_COLUMNS: Final = (
+    Column("concept_id", pa.string(), "sample_id/ordinal"),
+    Column("sample_id", pa.string(), "dataset/shard/key/caption_id"),
+    *_ID,
+    Column("kind", pa.string(), "`object`, `attribute` or `relation`"),
+    Column("part", pa.int8(), "0; the further pieces of a concept that is in several are 1, 2, ..."),
+    Column("text", pa.string(), "the words as the caption has them: `caption[start + 1 : end]` in SQL"),
+    Column("lemma", pa.string(), "of the whole concept, all parts, lower case"),
+    Column("start", pa.int32(), "first character (code point) of the caption, 0-based"),
+    Column("end", pa.int32(), "the character after its last"),
+    Column("head", pa.string(), 'head word(s): "ice cream truck", "sitting", "red"'),
+    Column("head_start", pa.int32(), "first character of the head"),
+    Column("head_end", pa.int32(), "the character after its last"),
+    Column("pos", pa.string(), "coarse part of speech of the head: NOUN, VERB, ADP, ..."),
+    Column(
+        "subject_id",
+        pa.string(),
+        "relation: concept_id of an object; null where it is a pronoun",
+        nullable=True,
+    ),
+    Column(
+        "object_id",
+        pa.string(),
+        "relation: concept_id of an object; null where it is a pronoun",
+        nullable=True,
+    ),
+    Column("owner_id", pa.string(), "attribute: concept_id of its object", nullable=True),
+    Column("phrase", pa.string(), "what the detector was asked; null for relations", nullable=True),
+    Column(
+        "denied",
+        pa.bool_(),
+        "the caption says that it is not there, or not so: no detector is asked; null in stores of version 1",
+        nullable=True,
+    ),
 )
 
 # Boxes belong to objects. An attribute's boxes are its owner's, a relation's those of its subject and
 # object: the view `concept_boxes` spells that out.
-BOXES: Final = pa.schema(
-    [
-        pa.field("concept_id", pa.string(), nullable=False),
-        pa.field("sample_id", pa.string(), nullable=False),
-        *_ID,
-        pa.field("x0", pa.float32(), nullable=False),  # 0..1 of the original image
-        pa.field("y0", pa.float32(), nullable=False),
-        pa.field("x1", pa.float32(), nullable=False),
-        pa.field("y1", pa.float32(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),  # raw; rows down to a low threshold are kept
-    ]
+BOX_COLUMNS: Final = (
+    Column("concept_id", pa.string(), "of an object"),
+    Column("sample_id", pa.string(), "dataset/shard/key/caption_id"),
+    *_ID,
+    Column("x0", pa.float32(), "left side, 0..1 of the original image's width"),
+    Column("y0", pa.float32(), "upper side, 0..1 of its height"),
+    Column("x1", pa.float32(), "right side, 0..1 of its width"),
+    Column("y1", pa.float32(), "lower side, 0..1 of its height"),
+    Column("score", pa.float32(), "the detector's, raw: rows down to a low threshold are kept"),
 )
+
+SAMPLES: Final = _schema(SAMPLE_COLUMNS)
+CONCEPTS: Final = _schema(CONCEPT_COLUMNS)
+BOXES: Final = _schema(BOX_COLUMNS)
 
 # Hard negatives lie in STORE/negatives/<shard>.parquet; K of them are the first K kinds, the swaps of NegCLIP first.
 # Those of an imported TSV are of no kind: its lists fill these names from the first on.
 NEGATIVES: Final = "negatives"
-NEGATIVE_KINDS: Final = ("swap_object", "swap_attribute", "replace_relation", "replace_attribute")
+NEGATIVE_KINDS: Final = (  # the first so many are taken: a new kind comes last
+    "swap_object", "swap_attribute", "replace_relation", "replace_attribute", "replace_object",
+)  # fmt: skip
 NEGATIVE_ROWS: Final = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from string import Template
 from typing import Final
 
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import NEGATIVES, TABLES
 
 # The objects whose boxes a row of `concepts` has: an object its own, an attribute its owner's, a relation both ends'.
 GROUNDS: Final = (
@@ -39,6 +39,11 @@ CREATE OR REPLACE TEMP VIEW shards AS
         FROM read_parquet($packs, filename = true, hive_partitioning = false)) SEMI JOIN committed USING (shard, file);
 """)
 
+_NEGATIVES = Template("""\
+SET VARIABLE negatives_files = (
+    SELECT CASE WHEN count(*) = 0 THEN $none ELSE $pattern END FROM glob($pattern));
+""")
+
 _FILES = Template("""\
 SET VARIABLE $table = (
     SELECT list_distinct(list($folder || regexp_replace(file, '([*?\\[])', '[\\1]', 'g') || '.parquet'))
@@ -65,13 +70,16 @@ CREATE OR REPLACE TEMP VIEW boxes AS $boxes;
 -- The boxes of every concept: an object's own, an attribute's owner's, a relation's subject's and object's.
 CREATE OR REPLACE TEMP VIEW concept_boxes AS
     WITH grounded AS (
-        SELECT concept_id, kind, 'self' AS role, concept_id AS object_concept_id
+        SELECT concept_id, kind, lemma, text, 'self' AS role, concept_id AS object_concept_id
         FROM concepts WHERE part = 0 AND kind = 'object'
-        UNION ALL SELECT concept_id, kind, 'owner', owner_id FROM concepts WHERE part = 0 AND kind = 'attribute'
-        UNION ALL SELECT concept_id, kind, 'subject', subject_id FROM concepts WHERE part = 0 AND kind = 'relation'
-        UNION ALL SELECT concept_id, kind, 'object', object_id FROM concepts WHERE part = 0 AND kind = 'relation'
+        UNION ALL SELECT concept_id, kind, lemma, text, 'owner', owner_id
+        FROM concepts WHERE part = 0 AND kind = 'attribute'
+        UNION ALL SELECT concept_id, kind, lemma, text, 'subject', subject_id
+        FROM concepts WHERE part = 0 AND kind = 'relation'
+        UNION ALL SELECT concept_id, kind, lemma, text, 'object', object_id
+        FROM concepts WHERE part = 0 AND kind = 'relation'
     )
-    SELECT grounded.concept_id, kind, role, object_concept_id, boxes.* EXCLUDE (concept_id)
+    SELECT grounded.concept_id, kind, lemma, text, role, object_concept_id, boxes.* EXCLUDE (concept_id)
     FROM grounded JOIN boxes ON boxes.concept_id = grounded.object_concept_id;
 
 -- Intersection over union of two boxes.
@@ -80,7 +88,74 @@ CREATE OR REPLACE TEMP MACRO box_iou(ax0, ay0, ax1, ay1, bx0, by0, bx1, by1) AS 
         greatest(0, least(ax1, bx1) - greatest(ax0, bx0)) * greatest(0, least(ay1, by1) - greatest(ay0, by0)) AS common,
         (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) AS total)
     SELECT common / nullif(total - common, 0) FROM areas);
+
+-- The same of two rows, or structs, that have x0, y0, x1, y1: iou(a, b).
+CREATE OR REPLACE TEMP MACRO iou(a, b) AS box_iou(a.x0, a.y0, a.x1, a.y1, b.x0, b.y0, b.x1, b.y1);
+
+-- One row per relation. The words of a concept in several pieces stand together; an end that is a pronoun is null. Of
+-- an end's boxes it has the one of the highest score (of two, the rightmost), and how many there are.
+CREATE OR REPLACE TEMP VIEW triplets AS
+    WITH more AS (
+        SELECT concept_id, string_agg(text, ' ' ORDER BY part) AS text FROM concepts WHERE part > 0 GROUP BY concept_id
+    ), whole AS (
+        SELECT concepts.* REPLACE (concat_ws(' ', concepts.text, more.text) AS text)
+        FROM concepts LEFT JOIN more ON more.concept_id = concepts.concept_id WHERE part = 0
+    ), best AS (
+        SELECT concept_id, max({'score': score, 'x0': x0, 'y0': y0, 'x1': x1, 'y1': y1}) AS box, count(*) AS boxes
+        FROM boxes SEMI JOIN (
+            SELECT unnest([subject_id, object_id]) AS concept_id FROM concepts WHERE kind = 'relation'
+        ) USING (concept_id) GROUP BY concept_id
+    )
+    SELECT r.concept_id, r.sample_id, r.dataset, r.shard, r.key, r.caption_id,
+           s.lemma AS subject, r.lemma AS relation, o.lemma AS object,
+           s.text AS subject_text, r.text AS relation_text, o.text AS object_text,
+           r.subject_id, r.object_id, sb.box AS subject_box, ob.box AS object_box,
+           coalesce(sb.boxes, 0) AS subject_boxes, coalesce(ob.boxes, 0) AS object_boxes, r.denied
+    FROM whole r
+    LEFT JOIN whole s ON s.concept_id = r.subject_id LEFT JOIN whole o ON o.concept_id = r.object_id
+    LEFT JOIN best sb ON sb.concept_id = r.subject_id LEFT JOIN best ob ON ob.concept_id = r.object_id
+    WHERE r.kind = 'relation';
+
+-- One row per image.
+CREATE OR REPLACE TEMP VIEW images AS
+    WITH own AS (
+        SELECT dataset, shard, key, list(caption ORDER BY caption_id) FILTER (caption IS NOT NULL) AS captions,
+               count(*) AS samples, count(*) FILTER (status = 'ok') AS ok,
+               max(width) AS width, max(height) AS height,
+               arg_min(source, "row") AS source, arg_min(member, "row") AS member,
+               arg_min("offset", "row") AS "offset", arg_min(size, "row") AS size, arg_min(dhash, "row") AS dhash
+        FROM samples GROUP BY dataset, shard, key
+    ), said AS (
+        SELECT dataset, shard, key, count(*) FILTER (kind = 'object') AS objects,
+               count(*) FILTER (kind = 'attribute') AS attributes, count(*) FILTER (kind = 'relation') AS relations
+        FROM concepts WHERE part = 0 GROUP BY dataset, shard, key
+    ), found AS (
+        SELECT dataset, shard, key, count(*) AS boxes FROM boxes GROUP BY dataset, shard, key
+    )
+    SELECT dataset, shard, key, width, height, coalesce(captions, []) AS captions, samples, ok,
+           coalesce(objects, 0) AS objects, coalesce(attributes, 0) AS attributes, coalesce(relations, 0) AS relations,
+           coalesce(boxes, 0) AS boxes, source, member, "offset", size, dhash
+    FROM own LEFT JOIN said USING (dataset, shard, key) LEFT JOIN found USING (dataset, shard, key);
+
+-- Hard negatives, each beside the caption that it was made of; none where none were made or imported.
+CREATE OR REPLACE TEMP VIEW negatives AS
+    SELECT n.sample_id, s.dataset, s.shard, s.key, s.caption_id, n.kind, n.caption AS negative, s.caption
+    FROM ($negatives) n JOIN samples s ON s.sample_id = n.sample_id;
+
+-- The boxes of what has this lemma: FROM boxes_of('dog').
+CREATE OR REPLACE TEMP MACRO boxes_of(word) AS TABLE SELECT * FROM concept_boxes WHERE lemma = lower(word);
+
+-- Some captions with this lemma, the same ones each time: FROM examples('dog'), FROM examples('sit on', n := 20).
+CREATE OR REPLACE TEMP MACRO examples(word, n := 5) AS TABLE
+    SELECT c.sample_id, s.caption, c.kind, c.lemma, c.text, c.denied
+    FROM concepts c JOIN samples s ON s.sample_id = c.sample_id
+    WHERE c.lemma = lower(word) AND c.part = 0 ORDER BY hash(c.concept_id), c.concept_id LIMIT n;
 """)
+
+# Views and macros over the three tables and the records, in the order of docs/sql.md; `connect` makes `tags`, too.
+VIEWS: Final = (*TABLES, "concept_boxes", "triplets", "images", NEGATIVES, "shards")
+MACROS: Final = ("iou", "box_iou")  # of values
+TABLE_MACROS: Final = ("boxes_of", "examples")  # of rows: they stand after FROM
 
 
 def quote(text: str) -> str:
@@ -140,11 +215,16 @@ def view_files(root: str, files: Collection[str], table: str) -> list[str]:
     return [_file(root, table, file) for file in files]
 
 
-def views(*, partly: bool, denied: bool = True, empty: bool = False) -> str:
+def negatives_files(root: str) -> str:
+    """A pattern of the files of hard negatives, those that begin with a dot are being written."""
+    return f"{literal(root)}/{NEGATIVES}/[!.]*.parquet"
+
+
+def views(*, partly: bool, denied: bool = True, empty: bool = False, negatives: bool = True) -> str:
     """The statements that make the views, over the table `committed` and a variable of file names for each table.
 
     partly: files hold rows that are not committed. denied: whether concepts have that column. empty: there are no
-    files; tables `no_samples` and so on say what the columns are.
+    files; tables `no_samples` and so on say what the columns are. negatives: whether there are files of these.
     """
     tables = {}
     for name in TABLES:
@@ -160,6 +240,10 @@ def views(*, partly: bool, denied: bool = True, empty: bool = False) -> str:
         if name == "concepts" and not denied:
             sql = f"SELECT * FROM ({sql}) UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false"
         tables[name] = sql
+    # Their rows, or a file of other columns that has none: `read_parquet` must find something.
+    no_row = "SELECT NULL::VARCHAR AS sample_id, NULL::VARCHAR AS kind, NULL::VARCHAR AS caption WHERE false"
+    read = "SELECT * FROM read_parquet(getvariable('negatives_files'), hive_partitioning = false)"
+    tables[NEGATIVES] = f"{read} UNION ALL BY NAME {no_row}" if negatives else no_row
     return _SQL.substitute(tables)
 
 
@@ -176,6 +260,9 @@ def views_sql(root: str) -> str:
     """The text of views.sql for the store at `root` (an absolute path or a URL), for the duckdb command."""
     variables = "".join(
         _FILES.substitute(table=f"{name}_files", folder=quote(f"{literal(root)}/{name}/")) for name in TABLES
+    )
+    variables += _NEGATIVES.substitute(
+        pattern=quote(negatives_files(root)), none=quote(f"{literal(root)}/concepts/_schema.parquet")
     )
     committed = _COMMITTED.substitute(
         shards=quote(f"{literal(root)}/shards/[!.]*.json"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from macco.pipeline import console
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
@@ -20,6 +21,7 @@ from macco.preprocess.store_commands import (
     compact,
     compare,
     export,
+    report,
     score,
     serve,
     show,
@@ -269,8 +271,7 @@ def import_(
     from macco.preprocess.exchange.importing import import_tsv
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cores = workers or os.cpu_count() or 1
-    statuses = import_tsv(path, out, image_root, dataset, cores, decode=decode, replace=replace)
+    statuses = import_tsv(path, out, image_root, dataset, workers or cores(), decode=decode, replace=replace)
     print(f"new rows by status: {statuses}")
 
 
@@ -295,7 +296,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
-for _command in (status, verify, stats, sql, score, compare, view, serve, cache, compact, export):
+for _command in (status, verify, stats, report, sql, score, compare, view, serve, cache, compact, export):
     app.command()(_command)
 
 

@@ -1,7 +1,6 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
@@ -77,7 +77,9 @@ def sql(
     path: StorePath,
     query: Annotated[
         str | None,
-        typer.Argument(help='e.g. "SELECT lemma, count(*) FROM concepts GROUP BY 1 ORDER BY 2 DESC LIMIT 9"'),
+        typer.Argument(
+            help="One question; without it a shell opens, or statements are read from standard input."
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="table, csv, json (one object a line) or parquet.")] = "table",
     out: Annotated[str | None, typer.Option(help="File to write instead of the terminal.")] = None,
@@ -95,7 +97,7 @@ def sql(
         ),
     ] = False,
 ) -> None:
-    """Ask SQL: views samples, concepts, boxes, concept_boxes, shards; macro box_iou.
+    """Ask SQL, one question or in a shell: views samples, concepts, boxes, triplets, images, ... (docs/sql.md).
 
     It is DuckDB as you run it: it may read and write your files. For SQL that is not yours there is --read-only.
 
@@ -105,17 +107,22 @@ def sql(
       macco-prep sql store "SELECT caption FROM samples JOIN concepts USING (sample_id)
                             WHERE lemma = 'umbrella'" --format csv
       macco-prep sql store "SELECT * FROM concept_boxes WHERE score > 0.35" --format parquet --out b.parquet
+      macco-prep sql store
+      macco-prep sql store < questions.sql
     """
     from macco.pipeline.store import Store
+    from macco.preprocess.look.shell import read, shell
     from macco.preprocess.look.sql import query as ask
 
     store = Store.open(path)
     if write_views:
         store.write_views()
-    elif query is None:
-        raise UserError("say what to ask, for example 'SELECT count(*) FROM samples', or --write-views")
     if query is not None:
         ask(store, query, format, out, read_only=read_only)
+    elif not write_views and out is None and sys.stdin.isatty():
+        shell(store, format, read_only=read_only)
+    elif not write_views:
+        read(store, sys.stdin.read(), format, out, read_only=read_only)
     store.require_whole()
 
 
@@ -190,6 +197,40 @@ def view(
     store.require_whole()
 
 
+def report(
+    path: StorePath,
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path("report.html"),
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Boxes from this score on count.")
+    ] = DEFAULT_THRESHOLD,
+    top: Annotated[int, typer.Option(min=1, help="How many of the commonest.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON, and write no page.")
+    ] = False,
+) -> None:
+    """Write a page about a store: counts, failures, commonest concepts, scores, boxes, masking, seconds.
+
+    Examples:
+
+      macco-prep report store --out report.html
+      macco-prep report store --json
+    """
+    from macco.pipeline.folder import put_file
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.report import report as figures
+
+    store = Store.open(path)
+    found = figures(store, threshold=threshold, top=top)
+    if as_json:
+        show(found, True)
+    else:
+        from macco.preprocess.look.report_page import report_page
+
+        put_file(out, report_page(found).encode())
+        print(out)
+    store.require_whole()
+
+
 def serve(
     path: StorePath,
     host: Annotated[
@@ -242,12 +283,17 @@ def cache(
     out: Annotated[str, typer.Option("--out", help="The cache: a folder or any fsspec URL.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the short side.")] = 256,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
+    pixels: Annotated[
+        bool,
+        typer.Option("--pixels", help="No JPEGs: six times the bytes, nothing to decode (data.crop=device)."),
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
     from macco.preprocess.exchange.cache import write_cache
 
-    write_cache(path, out, short_side=short_side, quality=quality, workers=workers or os.cpu_count() or 1)
+    count = workers or cores()
+    write_cache(path, out, short_side=short_side, quality=quality, pixels=pixels, workers=count)
 
 
 def export(

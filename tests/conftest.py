@@ -14,7 +14,7 @@ import pytest
 
 from macco.pipeline.store import Store
 
-pytest_plugins = ["tests.support.evaluated"]  # fixtures of the tests of evaluation
+pytest_plugins = ["tests.support.browser", "tests.support.evaluated"]  # fixtures of some rooms
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 from typer.testing import CliRunner
 
+from macco.pipeline.views import VIEWS
 from macco.preprocess.cli import app as macco_prep
 from macco.train.cli import app as macco_train
 from tests.support.pages import held
@@ -52,7 +53,7 @@ def test_a_store_is_asked_and_copied(former: Path) -> None:
     sizes = []
     for store in ("store", "small"):
         counts = {}
-        for view in ("samples", "concepts", "boxes", "concept_boxes", "shards"):
+        for view in VIEWS:
             give(
                 macco_prep, "sql", store, f"SELECT * FROM {view}", "--format", "parquet", "--out", "x.parquet"
             )
@@ -63,6 +64,11 @@ def test_a_store_is_asked_and_copied(former: Path) -> None:
         files = sorted((written / table).glob("0*.parquet"))
         assert whole[table] == compacted[table] == sum(pq.read_metadata(file).num_rows for file in files) > 0
     assert whole["shards"] == 2
+    assert whole | {"shards": 0} == compacted | {"shards": 0}
+    assert whole["images"] == 12
+    assert whole["negatives"] == sum(
+        pq.read_metadata(file).num_rows for file in (written / "negatives").glob("0*.parquet")
+    )
     assert whole["concept_boxes"] == compacted["concept_boxes"] > whole["boxes"]
     wrong = 'SELECT concept_id FROM concepts JOIN samples USING (sample_id) WHERE caption[start + 1:"end"] <> text'
     give(macco_prep, "sql", "store", wrong, "--format", "parquet", "--out", "x.parquet")

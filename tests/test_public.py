@@ -1,8 +1,11 @@
 """What `import macco` offers a notebook."""
 
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +47,12 @@ def test_a_notebook_goes_the_whole_way(store: Store, tmp_path_factory: pytest.Te
     macco.export_open_clip(model, out, {"embed_dim": 128, "vision_cfg": {}, "text_cfg": {}})
     assert (out / "open_clip_model.safetensors").is_file()
     assert macco.losses.clip_contrast.__doc__
+
+
+def test_the_version_is_the_changelogs() -> None:
+    root = Path(__file__).parents[1]
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    first = re.search(r"^## (\S+)( \(unreleased\))?", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first
+    assert version == first[1] + (".dev0" if first[2] else "")
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()

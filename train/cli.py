@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from macco.pipeline import console
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
 from macco.train.cli_texts import app as texts
@@ -40,6 +41,9 @@ def run(
             help="SQL over the columns of samples, concepts, boxes: \"score >= 0.4 AND kind <> 'object'\"."
         ),
     ] = None,
+    exclude: Annotated[
+        str | None, typer.Option(help="Images to leave out: Parquet that `audit --out` wrote.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; one that was begun goes on.")] = Path(
         "run"
     ),
@@ -50,6 +54,7 @@ def run(
 
       macco-train run --store store --preset paper-vitb32 --out runs/b32
       macco-train run --store store --preset paper-vitb32 --where "score >= 0.4" method.mim=0 --out runs/no-mim
+      macco-train run --store store --exclude leaked.parquet validation.benchmarks=sugarcrepe --out runs/clean
       torchrun --nproc-per-node 8 -m macco.train run --store store --preset paper-vitl14 --out runs/l14
     """
     from macco.train.distributed.processes import asked_to_stop
@@ -58,7 +63,7 @@ def run(
     from macco.train.runs.weights import CONFIG
 
     begun = out / CONFIG if checkpoint.path(out, checkpoint.LATEST).is_file() else None
-    resolved = _resolved(preset, config, assignments, store, where, begun)
+    resolved = _resolved(preset, config, assignments, store, where, begun, exclude)
     with asked_to_stop() as stop:
         complete = train(resolved, out, stop, _say)
     if not complete:
@@ -87,13 +92,18 @@ def _resolved(
     store: str | None,
     where: str | None,
     begun: Path | None,
+    exclude: str | None = None,
 ) -> Any:
     from macco.train import layers as settings
 
     layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
     layers += [settings.read(file)] if file else []
-    data = {name: value for name, value in (("store", store), ("where", where)) if value is not None}
+    data = {
+        name: value
+        for name, value in (("store", store), ("where", where), ("exclude", exclude))
+        if value is not None
+    }
     return settings.resolve(*layers, settings.parse(assignments or []), {"data": data})
 
 
@@ -259,8 +269,6 @@ def study(
       macco-train study demo --store store --val val --test test --out study
       macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
     """
-    import os
-
     from macco.pipeline.devices import choose_device
     from macco.train.distributed.processes import asked_to_stop
     from macco.train.layers import parse, resolve
@@ -272,7 +280,7 @@ def study(
     plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
     if jobs is None:
         device = choose_device(resolve(plan.base, overrides).device)
-        jobs = 1 if device.type == "cuda" else os.cpu_count() or 1
+        jobs = 1 if device.type == "cuda" else cores()
     try:
         numbers = [int(seed) for seed in seeds.split(",") if seed]
     except ValueError as error:

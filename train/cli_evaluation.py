@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 
 app = typer.Typer()  # its commands become macco-train's
@@ -41,7 +42,12 @@ def evaluate(
     ] = "openai",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images or captions encoded at once.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: this one.")] = 4,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that decode images; 0: this one. Default: one a core, at most 4."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     store: Annotated[
         str | None,
@@ -76,6 +82,7 @@ def evaluate(
     if templates not in TEMPLATES:
         raise UserError(f"--templates is {templates!r}: choose {' or '.join(TEMPLATES)}")
     places, asked = _places(data, path), benchmark or ["all"]
+    workers = min(4, cores()) if workers is None else workers
     names, named = expand(asked), "all" not in asked
     _folder(out)
     failed = none = False

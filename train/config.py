@@ -79,12 +79,14 @@ class DataConfig:
 
     store: str = ""
     where: str = ""  # SQL over the columns of samples, concepts and boxes
+    exclude: str = ""  # Parquet of images to leave out, by dataset, shard and key: what audit --out writes
     keep: Literal["all", "concept", "box"] = (
         "all"  # samples with any concept, or any box, that masks are made of
     )
     captions: Literal["all", "one"] = "all"  # one: each image once an epoch, with a caption of its drawn anew
     batch_size: Positive = 256  # pairs of one step, over all ranks
     cache: str = ""  # what macco-prep cache made: images read small
+    crop: Literal["cpu", "device"] = "cpu"  # where crops are resized; device: best with a cache of pixels
     workers: Count = 4  # processes of each rank
     prefetch: Positive = 4  # batches that each worker has ready
     max_broken: int = 1000  # unreadable images on one rank before the run ends
@@ -104,6 +106,9 @@ class OptimizerConfig:
     beta2: float = 0.98
     eps: float = 1e-6
     warmup: Count = 50  # steps
+    warmup_share: Share = 0.0  # of all steps, in place of `warmup`; 0: `warmup` holds
+    warmup_from: Share = 0.0  # of the rate, at the first step; 0: as much as one step of the rise
+    floor: Share = 0.0  # of the rate, that the cosine falls to
     predictors_first: Count = (
         0  # steps, before all others, in which only predictors learn, where there are any
     )
@@ -116,11 +121,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What the best checkpoint is the best on; without `where` and `store` there is no best."""
+    """What the best checkpoint is the best on: benchmarks, or the loss on samples of a store, or nothing."""
 
-    store: str = ""  # empty: the training store
+    store: str = ""  # empty: the training store; samples are taken where `store` or `where` is given
     where: str = ""
     samples: int = 5000  # at most, whole batches
+    benchmarks: str = ""  # names with commas: asked before the first step, then every so many
+    data: str = "data"  # the folder of their files
+    every: Count = 0  # steps between them, each with a checkpoint; 0: with each checkpoint
+    best: str = ""  # BENCHMARK/FIGURE, of which more is better; empty: the first of the first benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +235,7 @@ def check_adapters(config: TrainConfig) -> None:
 # What may change when a run goes on: it says where and how fast, not what comes out.
 FREE: Final = {
     "device", "log_every", "save_every", "tensorboard", "wandb", "interpolate", "joint.eval_store",
-    "data.workers", "data.prefetch", "data.max_broken",
+    "data.workers", "data.prefetch", "data.max_broken", "validation.data",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from PIL.Image import Resampling
 
-from macco.pipeline.cache import CACHED, ImageCache
+from macco.pipeline.cache import CACHED, PIXELS, ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.pipeline.schema import OK
@@ -24,24 +24,28 @@ def write_cache(
     *,
     short_side: int = 256,
     quality: int = 90,
+    pixels: bool = False,
     workers: int = 1,
     log: Callable[[str], None] = print,
 ) -> int:
     """Write the images of every committed shard to a cache at `out`; return how many are new.
 
     Shards that are there already are passed over, so that the same command goes on after a kill. Images that
-    can no longer be read are left out and counted: training then reads the original. `workers` are processes.
+    can no longer be read are left out and counted: training then reads the original. `pixels` are kept as they are,
+    not as JPEGs. `workers` are processes.
     Raises UserError for a store that is not there, or a cache made with other settings.
     """
     if short_side < 1 or not 1 <= quality <= 100:
         raise UserError(f"short side {short_side} and JPEG quality {quality}: pixels, and 1 to 100")
     store = Store.open(store_url)
     store.require_whole()
-    cache = ImageCache.create(out, {"short_side": short_side, "quality": quality})
+    settings: dict[str, Any] = {"short_side": short_side}
+    settings |= {"form": PIXELS} if pixels else {"quality": quality}
+    cache = ImageCache.create(out, settings)
     todo = sorted(store.committed() - cache.shards())
     written = lost = 0
     for number, (shard, new, left_out) in enumerate(
-        _each(store_url, out, todo, short_side, quality, workers), 1
+        _each(store_url, out, todo, short_side, None if pixels else quality, workers), 1
     ):
         written, lost = written + new, lost + left_out
         log(
@@ -52,7 +56,7 @@ def write_cache(
 
 
 def _each(
-    store_url: str, out: str, shards: list[str], short_side: int, quality: int, workers: int
+    store_url: str, out: str, shards: list[str], short_side: int, quality: int | None, workers: int
 ) -> Iterable[tuple[str, int, int]]:
     if workers <= 1:
         yield from (cache_shard(store_url, out, shard, short_side, quality) for shard in shards)
@@ -62,22 +66,24 @@ def _each(
         yield from (future.result() for future in as_completed(futures))
 
 
-def cache_shard(store_url: str, out: str, shard: str, short_side: int, quality: int) -> tuple[str, int, int]:
+def cache_shard(
+    store_url: str, out: str, shard: str, short_side: int, quality: int | None
+) -> tuple[str, int, int]:
     """Cache one shard; return its name, and how many images were written and left out."""
     store = Store.open(store_url)
     samples = store.table("samples", shard).select(["key", "source", "member", "offset", "size", "status"])
     good = {row["key"]: row for row in samples.to_pylist() if row["status"] == OK}
-    jpegs = BytesIO()
+    images = BytesIO()
     rows = []
     for key, source, offset, encoded in _encoded(Shard.of(store.shard(shard)), good):
         try:
             data = shrink(encoded, short_side, quality)
         except ImageError:
             continue
-        rows.append((shard, key, source, offset, jpegs.tell(), jpegs.write(data)))
+        rows.append((shard, key, source, offset, images.tell(), images.write(data)))
     ImageCache.open(out).commit(
         shard,
-        jpegs.getvalue(),
+        images.getvalue(),
         pa.table([*zip(*rows, strict=True)], CACHED) if rows else CACHED.empty_table(),
     )
     return shard, len(rows), len(good) - len(rows)
@@ -102,13 +108,19 @@ def _encoded(
                 yield image.key, image.source, image.offset, image.image
 
 
-def shrink(data: bytes, short_side: int, quality: int) -> bytes:
-    """Re-encode an image as an upright RGB JPEG of at most that short side, in pixels. Raises ImageError."""
+def shrink(data: bytes, short_side: int, quality: int | None) -> bytes:
+    """Re-encode an image, upright and RGB, with at most that short side in pixels. Raises ImageError.
+
+    It is a JPEG, or, without a quality, a PPM.
+    """
     image = decode(data, max_pixels=ANY_PIXELS).image
     scale = short_side / min(image.size)
     if scale < 1:
         size = math.ceil(image.width * scale), math.ceil(image.height * scale)
         image = image.resize(size, Resampling.BICUBIC, reducing_gap=3.0)
     out = BytesIO()
-    image.save(out, "JPEG", quality=quality)
+    if quality is None:
+        image.save(out, "PPM")
+    else:
+        image.save(out, "JPEG", quality=quality)
     return out.getvalue()

@@ -1,6 +1,5 @@
 """The connection to Ray: a cluster's, or one that is started on this machine for this run alone."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import ray
 
+from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.extraction.resources import nodes_up
@@ -43,7 +43,7 @@ def session(config: ExtractConfig, run: RunConfig, shards: int) -> Iterator[Sess
 
             have_gpus = torch.cuda.device_count() if wants_gpu else 0
             gpus = _gpus(run, have_gpus, [have_gpus])
-            fit = int(have_gpus / gpus) if gpus else len(os.sched_getaffinity(0))
+            fit = int(have_gpus / gpus) if gpus else cores()
             workers = max(1, min(run.workers or fit, shards))
             parse_workers = (workers * 4) if gpus else (workers + 1) // 2
             if run.parse_workers is not None:

@@ -38,15 +38,31 @@ def query(
     `table` is for eyes (DuckDB shortens long ones), `csv`, `json` (one object a line) and `parquet` are whole.
     Raises UserError for a mistake in the SQL, or an output that cannot be written.
     """
-    import duckdb
+    check(format, out)
+    ask(connect(store, sealed=read_only), sql, format, out, stream, read_only=read_only)
 
+
+def check(format: str, out: str | None) -> None:
+    """Raise UserError where answers cannot be given like that."""
     if format not in FORMATS:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
     if format == "parquet" and out is None:
         raise UserError("--format parquet needs --out FILE")
     if format == "table" and out is not None:
         raise UserError("--format table goes to the terminal: choose csv, json or parquet with --out")
-    connection = connect(store, sealed=read_only)
+
+
+def ask(
+    connection: "duckdb.DuckDBPyConnection",
+    sql: str,
+    format: str = "table",
+    out: str | None = None,
+    stream: IO[str] | None = None,
+    *,
+    read_only: bool = False,
+) -> None:
+    """Answer one question on a connection that `connect` made, as `query` does; Ctrl-C interrupts it."""
+    import duckdb
 
     def answer() -> None:
         question = (
@@ -58,7 +74,7 @@ def query(
             result = connection.sql(_bare(question.query))
             print("done" if result is None else result, file=stream or sys.stdout)
             return
-        if question.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI):  # PIVOT is several
+        if not rows(question):
             raise UserError(f"--format {format} is for a SELECT: this statement can be shown as a table")
         options = f"FORMAT {format}, USE_TMP_FILE false" + (", HEADER" if format == "csv" else "")
         with _target(out or "/dev/stdout") as target:
@@ -76,6 +92,24 @@ def query(
             except KeyboardInterrupt:
                 connection.interrupt()
                 raise
+    except duckdb.Error as error:
+        raise UserError(f"DuckDB: {reason(error)}") from error
+
+
+def rows(statement: "duckdb.Statement") -> bool:
+    """Tell a question from a statement that does something."""
+    import duckdb
+
+    # PIVOT is several
+    return statement.type in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)
+
+
+def statements(connection: "duckdb.DuckDBPyConnection", sql: str) -> "list[duckdb.Statement]":
+    """The statements of a text; raises UserError where it is none of SQL's."""
+    import duckdb
+
+    try:
+        return list(connection.extract_statements(sql))
     except duckdb.Error as error:
         raise UserError(f"DuckDB: {reason(error)}") from error
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from macco.pipeline.errors import UserError
 from macco.pipeline.merge import copy, merge
 from macco.pipeline.query import connect
-from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
+from macco.pipeline.views import VIEWS
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
 from macco.preprocess.look.status import status
@@ -280,7 +280,7 @@ def test_views_of_the_duckdb_command_see_what_python_sees(tmp_path: Path) -> Non
     store.write_views()
     with duckdb.connect() as outside:
         outside.execute(Path(store.url, "views.sql").read_text())
-        for view in (*TABLES, "concept_boxes", "shards"):
+        for view in VIEWS:
             ask = f"SELECT * FROM {view} ORDER BY ALL"
             assert outside.execute(ask).fetchall() == connect(store).execute(ask).fetchall(), view
     assert "e" not in captions(store)

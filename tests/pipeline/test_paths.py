@@ -16,6 +16,7 @@ from macco.pipeline.cache import CACHED, ImageCache
 from macco.pipeline.query import connect, dicts
 from macco.pipeline.store import Store
 from macco.pipeline.urls import expand
+from macco.pipeline.views import VIEWS
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.score import score
 from macco.preprocess.look.sql import query
@@ -36,7 +37,6 @@ PLACES = (
 )  # fmt: skip
 DECOYS = ("run1", "axb", "a/b", "5", "qz")  # what some of these would match, read as patterns
 places = pytest.mark.parametrize("place", PLACES)
-VIEWS = ("samples", "concepts", "boxes", "concept_boxes", "shards")
 REMOTE = tuple(
     place for place in PLACES if not set(place) & set("\n#?") and "::" not in place and ".." not in place
 )

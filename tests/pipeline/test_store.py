@@ -21,6 +21,7 @@ from macco.pipeline.query import connect
 from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, sample_id
 from macco.pipeline.shards import DECIDED
 from macco.pipeline.store import Store
+from macco.pipeline.views import VIEWS
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
 from tests.support.rows import record, tables
@@ -39,7 +40,7 @@ def count(store: Store, view: str) -> int:
 
 def test_an_empty_store_answers_every_view(url: str) -> None:
     store = Store.create(url, SETTINGS)
-    assert [count(store, view) for view in (*TABLES, "concept_boxes", "shards")] == [0] * 5
+    assert {view: count(store, view) for view in VIEWS} == dict.fromkeys(VIEWS, 0)
 
 
 def test_rows_come_back_as_they_went_in(url: str) -> None:
@@ -322,10 +323,7 @@ def test_any_text_survives_parquet_and_equal_rows_are_equal_bytes(captions: list
 
 
 def rows_of(store: Store) -> dict[str, list[Any]]:
-    return {
-        view: connect(store).execute(f"SELECT * FROM {view} ORDER BY ALL").fetchall()
-        for view in (*TABLES, "concept_boxes", "shards")
-    }
+    return {view: connect(store).execute(f"SELECT * FROM {view} ORDER BY ALL").fetchall() for view in VIEWS}
 
 
 def test_compact_keeps_every_row_in_fewer_files(url: str) -> None:

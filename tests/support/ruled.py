@@ -1,6 +1,8 @@
 """Official files written small, and what a benchmark makes of scores written by hand."""
 
+import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ def write(root: Path, name: str, subset: str, rows: Any) -> None:
     path = root / name / load_benchmark_manifest(name).files[subset].path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
+
+
+def write_csv(root: Path, name: str, subset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    path = root / name / load_benchmark_manifest(name).files[subset].path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def run(root: Path, name: str, scorer: TableScorer) -> Outcome:

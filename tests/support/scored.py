@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from macco.train.evaluation.item import Picture
 from macco.train.evaluation.judged import Floats
+from macco.train.evaluation.results import ITEMS
 from macco.train.evaluation.scorer import OK
 
 
@@ -42,3 +45,27 @@ class TableScorer:
 def key(picture: Picture) -> str:
     """File name or Parquet cell."""
     return Path(picture.source).name if picture.member is None else picture.member
+
+
+def evaluation(folder: Path, right: list[bool]) -> Path:
+    """What `macco-train eval` writes of some items, their captions hostile."""
+    folder.mkdir()
+    rows = [
+        {
+            "benchmark": "b",
+            "subset": "s",
+            "item": f"{at}",
+            "category": "c",
+            "images": ["x.jpg"],
+            "status": "ok",
+        }
+        | {
+            "captions": [f"<b>{at}", "no"],
+            "scores": [0.5, 0.25],
+            "text_scores": None,
+            "answers": [("text", one)],
+        }
+        for at, one in enumerate(right)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=ITEMS), folder / "items.parquet")
+    return folder

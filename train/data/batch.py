@@ -16,7 +16,9 @@ class Batch:
     `part` (see TextSet), or, where it has none, made anew of the tensors for each part of `split`.
     """
 
-    images: Tensor  # [B, 3, S, S]: uint8 as decoded, or float already normalised
+    # [B, 3, S, S]: uint8 as decoded, or float already normalised. With data.crop=device what they are made of, until
+    # `to` (see Uncut).
+    images: Tensor
     tokens: Tensor  # [B, L] int64, start and end tokens included, padded on the right
     ids: list[str]  # B sample ids
     negatives: Tensor | None = None  # [B, K, L'] int64: hard negative captions

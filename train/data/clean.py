@@ -9,16 +9,23 @@ from macco.pipeline.aligned import Aligned
 
 __all__ = ["Aligned", "clean"]
 
+_KNOWN = ("_clean_lower", "_clean_whitespace", "_clean_canonicalize")
 _PUNCTUATION = frozenset(string.punctuation) - {"_"}
+
+
+def _plain(caption: str) -> bool:
+    """Whether there is nothing in it that ftfy or html would change."""
+    return caption.isascii() and caption.isprintable() and "&" not in caption
 
 
 def _repair(aligned: Aligned) -> Aligned:
     """ftfy.fix_text."""
-    if aligned.text.isascii() and aligned.text.isprintable() and "&" not in aligned.text:
+    if _plain(aligned.text):
         return aligned
     fixed = ftfy.fix_text(aligned.text)
     plain = aligned.unescape()
-    return (plain if ftfy.fix_text(plain.text) == fixed else aligned).become(fixed)
+    ways = (plain.compose(), plain, aligned)
+    return next((way for way in ways if ftfy.fix_text(way.text) == fixed), aligned).become(fixed)
 
 
 def _unpunctuate(aligned: Aligned) -> Aligned:
@@ -33,11 +40,12 @@ def clean(caption: str, cleaner: Callable[[str], str]) -> Aligned:
 
     The text is always what `cleaner` returns: where the steps known here lead elsewhere, it is aligned as a whole.
     """
-    text = cleaner(caption)
-    aligned = _repair(Aligned.of(caption)).unescape().unescape()
-    kind = getattr(cleaner, "__name__", "")
+    kind, plain = getattr(cleaner, "__name__", ""), _plain(caption)
+    aligned = Aligned.of(caption) if plain else _repair(Aligned.of(caption)).unescape().unescape()
     if kind == "_clean_canonicalize":
         aligned = _unpunctuate(aligned)
     if kind in ("_clean_canonicalize", "_clean_lower"):
         aligned = aligned.lower()
-    return aligned.squeeze().become(text)
+    aligned = aligned.squeeze()
+    # Of a plain caption the steps here are all that open_clip's cleaners do: asking them takes longest of all.
+    return aligned if plain and kind in _KNOWN else aligned.become(cleaner(caption))

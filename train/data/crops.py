@@ -5,11 +5,13 @@ import os
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.Image import Resampling
+from torch.nn.functional import interpolate
 
 from macco.pipeline import pictures
+from macco.pipeline.cache import as_cached
 from macco.pipeline.pictures import ANY_PIXELS, ImageError, read_image_bytes
 from macco.pipeline.urls import is_local
 from macco.train.data.masks import Crop
@@ -20,6 +22,9 @@ RATIO = (3 / 4, 4 / 3)
 MARGIN = (
     256 / 224
 )  # a JPEG is decoded at the smallest size whose short side is so much larger than the crop's
+
+
+Pixels = NDArray[np.uint8]
 
 
 class BrokenImageError(Exception):
@@ -57,14 +62,17 @@ def read(source: str, member: str | None, offset: int | None, size: int | None) 
     return data
 
 
-def decode(data: bytes, side: int) -> Image.Image:
-    """Decode as extraction does; a JPEG to no more than its short side needs for a crop of `side`.
+def decode(data: bytes, side: int) -> Pixels:
+    """Decode as extraction does, to [rows, columns, 3]; a JPEG to no more than a crop of `side` needs.
 
     Raises BrokenImageError.
     """
+    if (cached := as_cached(data)) is not None:
+        return cached
     try:
         short = math.ceil(side * MARGIN)
-        return pictures.decode(data, max_pixels=ANY_PIXELS, min_side=1, short_side=short).image
+        image = pictures.decode(data, max_pixels=ANY_PIXELS, min_side=1, short_side=short).image
+        return np.asarray(image)
     except ImageError as error:
         raise BrokenImageError(f"{error.status}: {error}") from error
 
@@ -86,13 +94,22 @@ def draw_crop(width: int, height: int, random: np.random.Generator) -> Crop:
     return Crop((height - h) // 2, (width - w) // 2, h, w, width, height)
 
 
-def cut(image: Image.Image, crop: Crop, side: int) -> NDArray[np.uint8]:
-    """Cut the crop out and resize it, bicubic, to [3, side, side]."""
-    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
-    pixels = np.asarray(image.crop(box).resize((side, side), Resampling.BICUBIC))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def cut(image: Pixels, crop: Crop) -> Pixels:
+    """The pixels of a crop."""
+    return image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
-def whole(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def resize(pixels: Pixels, side: int) -> Pixels:
+    """Resize pixels [rows, columns, 3], bicubic, to [3, side, side].
+
+    As Pillow, which takes five times as long, but for its rounding in between: by less than half a level on average.
+    """
+    planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    resized = interpolate(planes[None], (side, side), mode="bicubic", antialias=True)[0]
+    found: Pixels = resized.contiguous().numpy()
+    return found
+
+
+def whole(image: Pixels | Image.Image, side: int) -> Pixels:
     """All of the image, squeezed to [3, side, side]: what lies at its edges is seen too."""
-    return cut(image, Crop(0, 0, image.height, image.width, image.width, image.height), side)
+    return resize(np.asarray(image), side)

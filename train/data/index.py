@@ -1,9 +1,9 @@
 """The training set, resolved once: which rows of which shards, one bit a row."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from macco.pipeline.errors import UserError
@@ -20,6 +21,7 @@ from macco.pipeline.views import scan
 from macco.train.data.selection import LEVELS, Level, Selection
 
 ROWS: Final = 100_000  # samples in one query, in whole files: bounds its memory
+IMAGE: Final = ("dataset", "shard", "key")  # what names an image of a store
 PIECE: Final = 8192  # rows; larger shards are shuffled and fetched in pieces
 
 
@@ -47,6 +49,7 @@ class Index:
     starts: NDArray[np.int64]  # [pieces + 1]: sample number of its first selected row
     fingerprint: str
     heads: NDArray[np.uint8] | None = None  # one bit for each row: the first selected one of its image
+    excluded: int = 0  # samples that were selected, but for a list of images to leave out
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -80,41 +83,63 @@ class Index:
 
 
 def build(
-    store: Store, selection: Selection, log: Callable[[str], None], *, one_caption: bool = False
+    store: Store,
+    selection: Selection,
+    log: Callable[[str], None],
+    *,
+    one_caption: bool = False,
+    exclude: str = "",
 ) -> Index:
     """Resolve a selection, logging what each clause leaves.
 
     one_caption: samples are images, and each epoch has one caption of each. Captions of an image are those that
-    follow each other in a shard, as extraction writes them.
+    follow each other in a shard, as extraction writes them. exclude: Parquet file of images to leave out.
 
-    Raises UserError if no sample is left.
+    Raises UserError if no sample is left, or none of the images to leave out is in the store.
     """
+    unwanted = read_images(exclude) if exclude else None
     with connect(store, views=False, memory="2GB", sealed=True) as connection:
         commits = store.commits()
         held = commits.core.filter(pc.greater(commits.core["samples"], 0))
         shards, files, sizes = held["shard"].to_pylist(), held["file"].to_pylist(), held["samples"].to_numpy()
         begins = np.concatenate([[0], np.cumsum(sizes)])
+        within: dict[str, list[int]] = defaultdict(list)  # the shards of each file
+        for place, file in enumerate(files):
+            within[file].append(place)
         numbers = {"shard": pa.array(shards, pa.string()), "first": pa.array(begins[:-1], pa.int64())}
         connection.register("_shards", pa.table(numbers))
         selected = np.zeros(begins[-1], np.bool_)
         images = np.zeros(begins[-1], np.bool_) if one_caption else None  # the first row of each
+        barred, met = np.zeros(begins[-1], np.bool_), 0
+        if unwanted is not None:
+            connection.register("_unwanted", unwanted)
         counts = {level: np.zeros(len(selection.at(level)) + 1, np.int64) for level in LEVELS}
         try:
             for names in _parts(files, sizes):
                 part = commits.parts(names)
                 samples = f"SELECT * FROM {scan(store.url, 'samples', part)} SEMI JOIN _shards USING (shard)"
                 wanted = f"{samples} WHERE {selection.all('samples')}"
+                whole = False  # all samples of these files are there, and wanted
                 for level in LEVELS:
-                    rows = selection.counted(
-                        level, samples if level == "samples" else wanted, part, store.url
-                    )
-                    counts[level] += connection.execute(
-                        f"SELECT {_counts(selection.at(level))} {rows}"
-                    ).fetchone()
+                    of = samples if level == "samples" else wanted
+                    rows = selection.counted(level, of, part, store.url, whole=whole)
+                    found = connection.execute(f"SELECT {_counts(selection.at(level))} {rows}").fetchone()
+                    counts[level] += found
+                    if level == "samples" and found is not None:
+                        expected = sum(sizes[shard] for name in names for shard in within[name])
+                        whole = bool(found[0] == found[-1] == expected)
                 level, condition = selection.survivors()
+                if whole and level == "samples" and images is None and unwanted is None:
+                    for shard in (shard for name in names for shard in within[name]):
+                        selected[begins[shard] : begins[shard + 1]] = True
+                    continue
                 rows = selection.relation(level, wanted, part, store.url)
                 sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
                 selected[connection.execute(sql).fetchnumpy()["place"]] = True
+                if unwanted is not None:
+                    found = connection.execute(_BARRED.format(samples=samples)).fetchnumpy()
+                    barred[found["place"]] = True
+                    met += len(set(found["image"].tolist()))
                 if images is not None:
                     images[connection.execute(_IMAGES.format(samples=samples)).fetchnumpy()["place"]] = True
         except duckdb.Error as error:
@@ -124,6 +149,10 @@ def build(
         for sql, left in zip(selection.at(level), counts[level][1:], strict=True):
             if sql != "true":
                 log(f"  {sql} leaves {left:,}")
+    dropped = int((selected & barred).sum())
+    if unwanted is not None:
+        _say_barred(exclude, unwanted.num_rows, met, dropped, store.url, log)
+        selected &= ~barred
     total = int(selected.sum())
     log(
         f"training set: {total:,} samples"
@@ -134,7 +163,45 @@ def build(
         log(f"  of {int(heads.sum()):,} images: one caption of each in an epoch")
     if not total:
         raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
-    return _pieces(shards, files, sizes, selected, heads, repr(selection))
+    return replace(_pieces(shards, files, sizes, selected, heads, repr(selection)), excluded=dropped)
+
+
+# The rows of images that are to be left out, and which of these each is.
+_BARRED: Final = """
+    SELECT "first" + row AS place, _unwanted.number AS image
+    FROM ({samples}) JOIN _shards USING (shard) JOIN _unwanted USING (dataset, shard, key)"""
+
+
+def read_images(path: str) -> pa.Table:
+    """The images that a Parquet file names, each once: dataset, shard, key and a number.
+
+    Raises UserError where there is no such file, or it names none.
+    """
+    try:
+        found = pq.read_table(path, columns=list(IMAGE)).cast(
+            pa.schema([(name, pa.string()) for name in IMAGE])
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"no {path}: make it with macco-train audit --out {path}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} is no list of images (Parquet with {', '.join(IMAGE)}), as macco-train audit --out writes it: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    found = found.group_by(list(IMAGE)).aggregate([])
+    if not found.num_rows:
+        raise UserError(f"{path} names no image: audit found none, leave --exclude out")
+    return found.append_column("number", pa.array(range(found.num_rows), pa.int64()))
+
+
+def _say_barred(
+    path: str, named: int, met: int, dropped: int, store: str, log: Callable[[str], None]
+) -> None:
+    if not met:
+        raise UserError(
+            f"none of the {named:,} images of {path} is in {store}: was it made of another store?"
+        )
+    log(f"excluded by {path}: {dropped:,} samples; of its {named:,} images {met:,} are in the store")
 
 
 # The rows at which another image begins.

@@ -98,7 +98,8 @@ def open_loader(
             f"made elsewhere (macco-train import-texts {data.store} FILE)"
         )
     say = log if rank == 0 else lambda line: None
-    index = build(store, selection, say, one_caption=data.captions == "one")
+    recipe = replace(recipe, on_device=data.crop == "device")
+    index = build(store, selection, say, one_caption=data.captions == "one", exclude=data.exclude)
     plan = LoaderPlan(
         data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
     )  # fmt: skip

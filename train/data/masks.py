@@ -95,6 +95,20 @@ class Crop:
     image_height: int
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What of a sample is to be masked; `masks` makes it of a whole batch at once."""
+
+    tokens: Tokens
+    spans: list[tuple[int, int]]  # tokens that share a character with any of these are masked
+    boxes: Sequence[
+        NDArray[np.float32]
+    ]  # [K, 4] each: patches that share any area with any of these are masked
+    crop: Crop
+    some: NDArray[np.bool_] | None = None  # [L]: the tokens, drawn at random
+    rectangle: NDArray[np.bool_] | None = None  # [P]: the patches, drawn at random
+
+
 def draw(
     concepts: Sequence[Grounded],
     caption: str,
@@ -103,14 +117,15 @@ def draw(
     grid: int,
     config: MaskConfig,
     random: np.random.Generator,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Draw the masks of one sample: tokens [L], and patches [grid * grid], row by row.
+) -> Drawn:
+    """Draw what is masked of one sample.
 
     A patch is masked if it shares any area with a box. A box outside the crop masks nothing, and a sample
     without boxes has no patch masked, but for the rectangle's chance.
     """
     if config.random:
-        return _some_tokens(tokens, config.text_ratio, random), _rectangle(grid, config.image_ratio, random)
+        some = _some_tokens(tokens, config.text_ratio, random)
+        return Drawn(tokens, [], [], crop, some, _rectangle(grid, config.image_ratio, random))
     kinds = masked_kinds(config)
     phrases: dict[int, list[Grounded]] = defaultdict(list)
     words: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -124,25 +139,76 @@ def draw(
     drawn = seen or (list(phrases) if config.same else [])
     phrase = drawn[int(choice * len(drawn))] if drawn else None
     masked = [phrase] if config.same and phrase is not None else list(words)
-    text = tokens.touching(span for phrase in masked for span in words[phrase])
+    text = [span for each in masked for span in words[each]]
     if by_chance:
-        return text, _rectangle(grid, config.image_ratio, random)
-    boxes = [c.boxes for c in phrases[phrase]] if phrase is not None else []
-    return text, patches(np.concatenate([*boxes, np.empty((0, 4), np.float32)]), crop, grid)
+        return Drawn(tokens, text, [], crop, rectangle=_rectangle(grid, config.image_ratio, random))
+    return Drawn(tokens, text, [c.boxes for c in phrases[phrase]] if phrase is not None else [], crop)
 
 
-def patches(boxes: NDArray[np.float32], crop: Crop, grid: int) -> NDArray[np.bool_]:
-    """Which patches [grid * grid] of the crop share any area with the boxes [K, 4] of the original image."""
-    mask = np.zeros((grid, grid), np.bool_)
-    x0, x1 = (_inside(boxes[:, i], crop.image_width, crop.left, crop.width, grid) for i in (0, 2))
-    y0, y1 = (_inside(boxes[:, i], crop.image_height, crop.top, crop.height, grid) for i in (1, 3))
-    for left, top, right, bottom in zip(x0, y0, x1, y1, strict=True):
-        if left < right and top < bottom:
-            mask[int(top) : ceil(bottom), int(left) : ceil(right)] = True
-    return mask.ravel()
+def masks(drawn: Sequence[Drawn], length: int, grid: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The masks of a batch: tokens [B, length], and patches [B, grid * grid], row by row."""
+    text = _touching([one.tokens for one in drawn], [one.spans for one in drawn], length)
+    patch = patches([one.boxes for one in drawn], [one.crop for one in drawn], grid)
+    for row, one in enumerate(drawn):
+        if one.some is not None:
+            text[row, : len(one.some)] = one.some
+        if one.rectangle is not None:
+            patch[row] = one.rectangle
+    return text, patch
 
 
-def _inside(edge: NDArray[np.float32], image: int, start: int, size: int, grid: int) -> NDArray[np.float64]:
+def _touching(
+    tokens: Sequence[Tokens], spans: Sequence[Sequence[tuple[int, int]]], length: int
+) -> NDArray[np.bool_]:
+    """Which tokens of each caption share a character with any of its spans, [B, length]."""
+    there = np.arange(length) < np.array([[len(one.ids)] for one in tokens])
+    starts, ends = np.zeros(there.shape, np.int64), np.zeros(there.shape, np.int64)
+    starts[there] = np.concatenate([one.starts for one in tokens])
+    ends[there] = np.concatenate([one.ends for one in tokens])
+    flat = np.array([span for own in spans for span in own], np.int64).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(spans)), [len(own) for own in spans])
+    first, last = flat[:, :1], flat[:, 1:]
+    touched = (starts[owner] < last) & (ends[owner] > first) & (first < last)
+    return _any(touched, owner, len(tokens)) & (starts < ends)
+
+
+def _any(flags: NDArray[np.bool_], owner: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Of flags [n, ...], ordered by owner, those that any of an owner's have, [count, ...]."""
+    found = np.zeros((count, *flags.shape[1:]), np.bool_)
+    if len(owner):
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        found[owner[first]] = np.logical_or.reduceat(flags, first)
+    return found
+
+
+def patches(
+    boxes: Sequence[Sequence[NDArray[np.float32]]], crops: Sequence[Crop], grid: int
+) -> NDArray[np.bool_]:
+    """Which patches of each crop share any area with its boxes ([K, 4] each, of the original image), [B, P]."""
+    flat = np.concatenate([*(one for own in boxes for one in own), np.empty((0, 4), np.float32)])
+    owner = np.repeat(np.arange(len(boxes)), [sum(map(len, own)) for own in boxes])
+    sizes = [(c.left, c.width, c.image_width, c.top, c.height, c.image_height) for c in crops]
+    left, width, image_width, top, height, image_height = np.array(sizes, np.float64)[owner].T
+    x0, x1 = (_inside(flat[:, i], image_width, left, width, grid) for i in (0, 2))
+    y0, y1 = (_inside(flat[:, i], image_height, top, height, grid) for i in (1, 3))
+    some = ((x0 < x1) & (y0 < y1))[:, None]
+    columns = _between(x0, x1, grid) & some
+    return _any(_between(y0, y1, grid)[:, :, None] & columns[:, None], owner, len(boxes)).reshape(-1, grid**2)
+
+
+def _between(start: NDArray[np.float64], end: NDArray[np.float64], grid: int) -> NDArray[np.bool_]:
+    """Which of the cells 0..grid - 1 share any length with [start, end), [n, grid]."""
+    cells = np.arange(grid)
+    return (cells >= np.floor(start)[:, None]) & (cells < np.ceil(end)[:, None])
+
+
+def _inside(
+    edge: NDArray[np.float32],
+    image: NDArray[np.float64],
+    start: NDArray[np.float64],
+    size: NDArray[np.float64],
+    grid: int,
+) -> NDArray[np.float64]:
     """Box edges in 0..1 of the image to 0..grid of the crop."""
     pixels = edge.astype(np.float64) * image - start
     # Float32 edges that mean a patch's border must not reach over it.

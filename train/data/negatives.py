@@ -92,7 +92,7 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     The same store and seed give the same rows.
     """
     store.require_whole()
-    vocabulary = Vocabulary.of(store)
+    vocabulary = Vocabulary.of(store, nouns=True)
     if store.names(".parquet", NEGATIVES):
         log(f"{store.url} has negatives, made or imported: others take their places")
 
@@ -178,6 +178,14 @@ def negatives(
             text = vocabulary.draw(concept, {c["text"].lower() for c in candidates}, random)
             if text is not None:
                 found[kind] = edited(caption, [(concept["start"], concept["end"], text)])
+    if objects:  # last, so that the other kinds draw what they drew before there was this one
+        thing = objects[int(random.integers(len(objects)))]
+        text = vocabulary.draw(
+            thing, {word for c in objects for word in (c["lemma"], c["head"].lower())}, random
+        )
+        start, end = thing["head_start"], thing["head_start"] + len(thing["head"])
+        if text is not None and caption[start:end] == thing["head"]:
+            found["replace_object"] = edited(caption, [(start, end, text)])
     return {kind: text for kind, text in found.items() if text.lower() != caption.lower()}
 
 

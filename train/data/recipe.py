@@ -12,10 +12,11 @@ from torch import Tensor
 
 from macco.train.config import MaskConfig
 from macco.train.data.batch import Batch
-from macco.train.data.crops import cut, decode, draw_crop, read
+from macco.train.data.crops import cut, decode, draw_crop, read, resize
 from macco.train.data.masks import Crop
 from macco.train.data.rows import Sample
 from macco.train.data.tokens import Tokenize
+from macco.train.data.uncut import Uncut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Recipe(ABC):
 
     tokenize: Tokenize
     image_size: int
+    on_device: bool = False  # crops are resized there, whatever else is done to samples here
     full_length: bool = False  # pad captions to the context length, not to the batch's longest
     negatives: int = 0  # hard negatives per caption
     masks: MaskConfig = field(default_factory=MaskConfig)  # by whose kinds and score samples are selected
@@ -57,10 +59,14 @@ class Recipe(ABC):
         """What `make` gave for each sample as a batch."""
 
     def crop(self, sample: Sample, random: np.random.Generator) -> tuple[Any, Crop]:
-        """A random crop of the sample's image, uint8 [3, S, S], and where it was cut."""
+        """A random crop of the sample's image, and where it was cut.
+
+        It is uint8 [3, S, S] or, where the device is to resize it, [rows, columns, 3].
+        """
         image = decode(read(sample.source, sample.member, sample.offset, sample.size), self.image_size)
-        crop = draw_crop(*image.size, random)
-        return cut(image, crop, self.image_size), crop
+        crop = draw_crop(image.shape[1], image.shape[0], random)
+        pixels = cut(image, crop)
+        return pixels if self.on_device else resize(pixels, self.image_size), crop
 
     def hard_negatives(self, sample: Sample) -> list[Any]:
         """Token ids of the sample's hard negatives, None where there is none."""
@@ -77,13 +83,17 @@ class Recipe(ABC):
         ids, own = zip(*names, strict=True)
         negatives, valid = self.pad_negatives(tokens, hard)
         return {
-            "images": torch.from_numpy(np.stack(images)),
+            "images": self.stack(images),
             "tokens": self.pad(tokens),
             "ids": list(ids),
             "negatives": negatives,
             "negative_valid": valid,
             **self.pair_ids(own, tokens, hard),
         }
+
+    def stack(self, images: Sequence[Any]) -> Any:
+        """The images of a batch, or what the device makes them of."""
+        return Uncut.of(images, self.image_size) if self.on_device else torch.from_numpy(np.stack(images))
 
     def pair_ids(
         self, images: Sequence[int], tokens: Sequence[Any], negatives: Sequence[Any]
@@ -118,10 +128,9 @@ class Recipe(ABC):
     def pad(self, tokens: Sequence[Any]) -> Tensor:
         """Token ids of captions, [N, L] int64."""
         length = self.tokenize.context if self.full_length else max(map(len, tokens))
-        padded = torch.full((len(tokens), length), self.tokenize.padding)
-        for row, one in enumerate(tokens):
-            padded[row, : len(one)] = torch.from_numpy(one)
-        return padded
+        padded = np.full((len(tokens), length), self.tokenize.padding, np.int64)
+        padded[np.arange(length) < np.array([[len(one)] for one in tokens])] = np.concatenate([*tokens])
+        return torch.from_numpy(padded)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from macco.train.data.selection import Selection
 KINDS = (OBJECT, ATTRIBUTE, RELATION)
 _NUMBER = "CAST(split_part({}, '/', -1) AS INTEGER)"  # of a concept within its sample, by the schema
 
+_NONE = slice(0)
 _CHANGED = "{} has changed since training began: start again, or resume once it is complete"
 
 # A number for where an image lies: captions of one image have one.
@@ -74,7 +75,8 @@ class Rows:
         siblings: dict[int, list[str]] | None = None,
         paraphrases: dict[int, list[str]] | None = None,
     ) -> None:
-        self._samples = samples
+        names = ("id", "shard", "caption", "image", "source", "member", "offset", "size")
+        self._columns = {name: samples[name].combine_chunks() for name in names}
         self._by_slot: dict[str, dict[int, Any]] = {
             "units": units or {}, "siblings": siblings or {}, "paraphrases": paraphrases or {},
         }  # fmt: skip
@@ -93,8 +95,7 @@ class Rows:
             self._region_starts = np.searchsorted(regions["slot"], slots)
 
     def __getitem__(self, slot: int) -> Sample:
-        names = ("id", "shard", "caption", "image", "source", "member", "offset", "size")
-        values = {name: self._samples[name][slot].as_py() for name in names}
+        values = {name: column[slot].as_py() for name, column in self._columns.items()}
         negatives = [self._negatives.get((slot, kind)) for kind in range(self._kinds)]
         first, last = self._region_starts[slot : slot + 2]
         regions = self._regions[first:last]
@@ -103,7 +104,10 @@ class Rows:
 
     def _grounded(self, slot: int) -> list[Grounded]:
         first, last = self._box_starts[slot : slot + 2]
-        owners, corners = self._boxes["number"][first:last], self._corners[first:last]
+        corners = self._corners[first:last]
+        own: dict[int, slice] = {}  # the boxes of each concept, which stand together
+        for place, number in enumerate(self._boxes["number"][first:last].tolist()):
+            own[number] = slice(own[number].start if number in own else place, place + 1)
         first, last = self._concept_starts[slot : slot + 2]
         columns = ("number", "kind", "phrase", "start", "end", "head_start", "head_end")
         found: dict[int, Grounded] = {}
@@ -114,7 +118,7 @@ class Rows:
             if number in found:
                 spans = found[number].spans + spans
             found[number] = Grounded(
-                KINDS[kind], phrase, spans, (head_start, head_end), corners[owners == number]
+                KINDS[kind], phrase, spans, (head_start, head_end), corners[own.get(number, _NONE)]
             )
         return list(found.values())
 

@@ -21,6 +21,7 @@ LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")
 _FIELDS = {field.name: field for schema in (SAMPLES, CONCEPTS, BOXES) for field in schema}
 _SAMPLE = list(SAMPLES.names)
 _CONCEPT = [name for name in CONCEPTS.names if name not in _SAMPLE]
+_OWN: Final = {"concepts": CONCEPTS, "boxes": BOXES}
 _BOX = [name for name in BOXES.names if name not in (*_SAMPLE, *_CONCEPT)]
 
 
@@ -31,6 +32,8 @@ class Clause:
     sql: str
     level: Level
     mixed: bool = False  # drops boxes by what concept they belong to
+    # The columns of its level's own table are enough for it. Not in `repr`, of which a training set's name is made.
+    alone: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ class Selection:
         """Take a WHERE apart at its top-level ANDs. Raises UserError where DuckDB cannot understand it."""
         if keep not in ("all", "concept", "box"):
             raise UserError(f"keep is {keep!r}: choose all, concept or box")
-        clauses = [Clause(f"status = '{OK}'", "samples"), Clause(f"score >= {masks.box_score}", "boxes")]
+        clauses = [
+            Clause(f"status = '{OK}'", "samples"),
+            Clause(f"score >= {masks.box_score}", "boxes", alone=True),
+        ]
         with duckdb.connect() as connection:
             connection.register("tags", TAGS.empty_table())
             seal(connection)
@@ -84,8 +90,17 @@ class Selection:
             f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
         )
 
-    def counted(self, level: Level, samples: str, files: Files, store: str) -> str:
-        """SQL of the rows that are counted for people: as `relation`, but each box once where that can be."""
+    def counted(self, level: Level, samples: str, files: Files, store: str, *, whole: bool) -> str:
+        """SQL of the rows that are counted for people: as `relation`, but each box once where that can be.
+
+        whole: no sample of these files was dropped. Their concepts and boxes need then not be joined with them.
+        """
+        if (
+            whole
+            and level != "samples"
+            and all(clause.alone for clause in self.clauses if clause.level == level)
+        ):
+            return f"FROM (SELECT * FROM {scan(store, level, files)} SEMI JOIN _shards USING (shard))"
         if level == "boxes" and not any(clause.mixed for clause in self.clauses):
             boxes = f"{scan(store, 'boxes', files)} b"
             return f"FROM (SELECT s.*, {_list('b', _BOX)} FROM {boxes} JOIN ({samples}) s USING (sample_id))"
@@ -117,7 +132,18 @@ def _clause(connection: duckdb.DuckDBPyConnection, sql: str) -> Clause:
         connection.register("_empty", pa.schema([_FIELDS[name] for name in _SAMPLE + columns]).empty_table())
         try:
             connection.execute(f"SELECT 1 FROM _empty WHERE {sql}").fetchall()
-            return Clause(sql, level, mixed=level == "boxes" and columns is not _BOX)
+            mixed = level == "boxes" and columns is not _BOX
+            return Clause(sql, level, mixed, level != "samples" and _stands(connection, sql, _OWN[level]))
         except duckdb.Error as error:
             problem = str(error).splitlines()[0]
     raise UserError(f"--where {sql}: {problem}; the columns are {', '.join(_FIELDS)}")
+
+
+def _stands(connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> bool:
+    """Whether a condition can be asked of a table alone."""
+    connection.register("_empty", schema.empty_table())
+    try:
+        connection.execute(f"SELECT 1 FROM _empty WHERE {sql}").fetchall()
+    except duckdb.Error:
+        return False
+    return True

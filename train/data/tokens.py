@@ -1,8 +1,7 @@
 """Captions to token ids, each with the characters of the caption that it stands for."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,10 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from macco.pipeline.errors import UserError
 from macco.train.data.clean import clean
+
+WORDS: Final = 100_000  # that are kept as they were read: about 30 MB of a worker
+
+Word = tuple[tuple[int, int, int], ...]  # id, and characters [start, end) of the word, of each of its tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,6 @@ class Tokens:
         """Which tokens stand for any characters, [L]."""
         return self.starts < self.ends
 
-    def touching(self, spans: Iterable[tuple[int, int]]) -> NDArray[np.bool_]:
-        """Which tokens share a character with any of the spans [start, end), [L]."""
-        touched = np.zeros(len(self.ids), np.bool_)
-        for start, end in spans:
-            if start < end:
-                touched |= (self.starts < end) & (self.ends > start)
-        return touched & self.words
-
 
 class Tokenize:
     """Wraps an open_clip tokenizer. Ids are exactly those of the tokenizer itself, without padding.
@@ -46,6 +41,7 @@ class Tokenize:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.context: int = tokenizer.context_length
+        self._words: dict[str, Word] = {}
         if isinstance(tokenizer, SimpleTokenizer):
             if tokenizer.reduction_fn is not None:
                 raise UserError(
@@ -79,20 +75,29 @@ class Tokenize:
         return Tokens(np.array(ids, np.int64), np.array(starts, np.int64), np.array(ends, np.int64))
 
     def _simple(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """SimpleTokenizer.encode, keeping places: its letters are bytes of UTF-8."""
+        """SimpleTokenizer.encode, keeping places."""
         t = self.tokenizer
         ids, places = [t.sot_token_id], [(0, 0)]
         for match in t.pat.finditer(text):
             word, first = match[0], match.start()
-            letters = [number for number, c in enumerate(word) for _ in c.encode()]
-            at = 0
-            for piece in t.bpe("".join(t.byte_encoder[b] for b in word.encode())).split(" "):
-                size = len(piece.removesuffix("</w>"))
-                ids.append(t.encoder[piece])
-                places.append((first + letters[at], first + letters[at + size - 1] + 1))
-                at += size
+            for number, start, end in self._words.get(word) or self._word(word):
+                ids.append(number)
+                places.append((first + start, first + end))
         ids, places = ids[: self.context - 1], places[: self.context - 1]
         return [*ids, t.eot_token_id], [*places, (0, 0)]
+
+    def _word(self, word: str) -> Word:
+        """Ids and places of a word of a SimpleTokenizer, whose letters are bytes of UTF-8."""
+        t, found, at = self.tokenizer, list[tuple[int, int, int]](), 0
+        letters = [number for number, c in enumerate(word) for _ in c.encode()]
+        for piece in t.bpe("".join(t.byte_encoder[b] for b in word.encode())).split(" "):
+            size = len(piece.removesuffix("</w>"))
+            found.append((t.encoder[piece], letters[at], letters[at + size - 1] + 1))
+            at += size
+        if len(self._words) >= WORDS:
+            self._words.clear()
+        self._words[word] = tuple(found)
+        return self._words[word]
 
     def _fast(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         t = self.tokenizer

@@ -5,6 +5,8 @@ as simple with frozen towers, cached features and accumulation as without.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -94,6 +96,23 @@ def _buckets(grads: list[Tensor]) -> Iterator[list[Tensor]]:
             bucket = []
     if bucket:
         yield bucket
+
+
+@contextmanager
+def first_alone() -> Iterator[bool]:
+    """Whether this is rank 0, which does something alone; the others wait for it at the end of the block.
+
+    For a day at most, where the backends' own patience is some minutes. All ranks enter together.
+    """
+    if world() == 1:
+        yield True
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    try:
+        yield rank() == 0
+        dist.barrier(group)  # type: ignore[arg-type]  # all ranks are of the group
+    finally:
+        dist.destroy_process_group(group)
 
 
 def broadcast(module: nn.Module) -> None:

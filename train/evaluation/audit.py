@@ -1,6 +1,5 @@
 """Leakage: which images of a benchmark a training store holds, by file name and by content."""
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from macco.pipeline.cores import cores
 from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, dhash, read_image_bytes
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
@@ -74,7 +74,7 @@ def _hash_others(connection: duckdb.DuckDBPyConnection) -> None:
         WHERE status = 'ok' AND dhash IS NULL GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     # Each thread's decoder would set and reset the filters of all.
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as threads:
         hashes = list(threads.map(lambda row: _hash(*row[3:]), rows))
     made = pa.table(
         {name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(_IMAGE)}

@@ -1,6 +1,7 @@
 """A dual encoder as a scorer: each picture and each caption is encoded once, whichever benchmarks ask for it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
@@ -29,11 +30,21 @@ def open_picture(source: str, member: str | None) -> Image.Image | str:
     """
     try:
         data = read_image_bytes(source, member, None, None)
+        if source.endswith(".npy"):
+            return _frame(data)
         return decode(data, max_pixels=ANY_PIXELS, min_side=1, plain=True).image
     except (FileNotFoundError, KeyError):
         return MISSING
-    except (OSError, ImageError):
+    except (OSError, ImageError, ValueError):
         return CORRUPT
+
+
+def _frame(data: bytes) -> Image.Image:
+    """A video frame [H, W, 3] as OpenCV gives it, blue first: EqBen keeps YouCook2's in NumPy's format."""
+    array = np.load(BytesIO(data), allow_pickle=False)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"an array of {array.dtype} {array.shape} is no frame")
+    return Image.fromarray(array[..., ::-1].copy())
 
 
 class _Files(Dataset[tuple[list[Picture], list[Tensor] | str]]):

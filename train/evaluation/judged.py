@@ -39,6 +39,13 @@ def mean_of(parts: Iterable[Mean]) -> Mean:
     return Mean(parts=tuple(parts))
 
 
+def joined(parts: Iterable[Mean]) -> Mean:
+    """The mean over the units of several means, each unit with the same weight (micro)."""
+    return Mean(
+        np.concatenate([np.zeros(0, dtype=bool), *(part.units for part in parts if part.units is not None)])
+    )
+
+
 @dataclass(frozen=True)
 class Judged:
     """All items of one benchmark, N rows. Rows whose images could not be read have `ok` false."""

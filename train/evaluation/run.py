@@ -44,7 +44,10 @@ def run_benchmark(scorer: Scorer, benchmark: Benchmark, items: Sequence[Item] | 
     pictures = [picture for item in items if item.complete for picture in item.pictures]
     absent = absent_images(manifest, benchmark.places, scorer, pictures)
     return outcome(
-        manifest, rows, benchmark.figures, [*benchmark.absent, *absent, *_changed_files(benchmark)]
+        manifest,
+        rows,
+        benchmark.figures,
+        [*benchmark.absent, *absent, *_other_counts(benchmark, items), *_changed_files(benchmark)],
     )
 
 
@@ -148,6 +151,16 @@ def _figure(manifest: BenchmarkManifest, name: str, mean: Mean) -> dict[str, Any
 
 def _percent(value: float) -> float | None:
     return None if np.isnan(value) else 100 * value
+
+
+def _other_counts(benchmark: Benchmark, items: Sequence[Item]) -> list[str]:
+    """A line for each official file that holds another number of items than was published."""
+    found = Counter(item.subset for item in items)
+    return [
+        f"{subset}: {found[subset]:,} items, where {file.items:,} were published"
+        for subset, file in benchmark.manifest.files.items()
+        if subset in found and file.items is not None and found[subset] != file.items
+    ]
 
 
 def _changed_files(benchmark: Benchmark) -> list[str]:

@@ -47,8 +47,11 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def factor(step: int, warmup: int, total: int) -> float:
-    """The share of the base rate at `step` (0-based) of `total`: a linear rise, then half a cosine to 0."""
+def factor(step: int, warmup: int, total: int, first: float = 0.0, last: float = 0.0) -> float:
+    """The share of the base rate at `step` (0-based) of `total`: a linear rise, then half a cosine.
+
+    The rise begins at `first`, and at 1 / warmup where that is 0; the cosine falls to `last`.
+    """
     if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return first + (1 - first) * step / warmup if first else (step + 1) / warmup
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

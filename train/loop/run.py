@@ -17,6 +17,7 @@ from macco.pipeline.devices import choose_device
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.query import connect
+from macco.pipeline.schema import PARAPHRASES
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
 from macco.train.clip.load import load_start
@@ -26,6 +27,7 @@ from macco.train.data.loader import Loader, LoaderPlan, open_loader
 from macco.train.distributed import ranks
 from macco.train.distributed.processes import joined
 from macco.train.layers import dump, require_same, values
+from macco.train.loop.benchmarks import PREFIX, Benchmarks
 from macco.train.loop.state import State, build_model
 from macco.train.loop.window import LossWindow
 from macco.train.objectives.objective import Log, load_objective
@@ -34,7 +36,7 @@ from macco.train.runs.metrics import Metrics, Row
 from macco.train.runs.metrics import read as read_metrics
 from macco.train.runs.weights import CONFIG, saved_config
 
-VALIDATION = "validation/loss"  # what "best" goes by
+VALIDATION = "validation/loss"  # what "best" goes by, where there are no benchmarks
 
 
 def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = print) -> bool:
@@ -61,16 +63,21 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         model = build_model(objective, start.model, device)
 
         def loader_of(store: str, where: str) -> Loader[Any]:
-            data = replace(config.data, store=store, where=where)
+            exclude = config.data.exclude if store == config.data.store else ""
+            data = replace(config.data, store=store, where=where, exclude=exclude)
             recipe = objective.recipe(model, start.tokenizer, data, device, say)
             return open_loader(data, recipe, seed=config.seed, log=say)
 
         loader, judges, v = loader_of(config.data.store, config.data.where), None, config.validation
         if v.where or v.store:
             judges = loader_of(v.store or config.data.store, v.where)
-        if lead and loader.plan.recipe.reads_boxes:
-            for line in _warnings(loader.plan, opened):
-                print(line, file=sys.stderr)
+        benchmarks = Benchmarks(config, say) if v.benchmarks else None
+        if v.best and benchmarks is None:
+            raise UserError(
+                f"validation.best is {v.best!r}, but there are no validation.benchmarks: name one"
+            )
+        for line in warnings(loader.plan, opened) if lead else ():
+            print(line, file=sys.stderr)
         state = State(objective, model, config.steps or max(1, round(config.epochs * len(loader))))
         if begun:
             _go_on(state, loader, run)
@@ -82,7 +89,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
                 run, state.step, tensorboard=config.tensorboard, wandb=config.wandb, config=values(config)
             )
         try:
-            return Loop(state, loader, judges, run, metrics, say).run(stop)
+            if metrics is not None and not begun and config.data.exclude:
+                metrics.write({"step": 0, "excluded_samples": float(loader.plan.index.excluded)})
+            return Loop(state, loader, judges, benchmarks, run, metrics, say).run(stop)
         finally:
             loader.close()
             if metrics is not None:
@@ -105,11 +114,19 @@ def _refuse_longer(old: TrainConfig, new: TrainConfig, run: Path) -> None:
     )
 
 
-def _warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
-    """What a user should know of the boxes that batches depend on."""
-    if line := few_boxes(store, plan.recipe.masks.box_score):
+def warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
+    """What a user should know of the boxes and of the other captions that batches depend on."""
+    boxes = plan.recipe.reads_boxes
+    if boxes and (line := few_boxes(store, plan.recipe.masks.box_score)):
         yield line
-    if not _any_box(plan, store):
+    if plan.recipe.reads_siblings:
+        with_others, there = _siblings(plan, store)
+        if with_others < there / 2:
+            yield (
+                f"warning: {with_others:,} of {there:,} captions have another of their image, or a paraphrase; the "
+                "rest is in no term that reads one: loosen --where, or see: macco-train import-texts"
+            )
+    if boxes and not _any_box(plan, store):
         yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
 
 
@@ -125,6 +142,21 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
             if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
                 return True
     return False
+
+
+def _siblings(plan: LoaderPlan, store: Store) -> tuple[int, int]:
+    """Of the samples that --where leaves, those with a paraphrase or another one of their image; and all."""
+    with connect(store) as connection:
+        paraphrased = "false"
+        if store.exists(PARAPHRASES):
+            files = sorted(store.names(".parquet", PARAPHRASES))
+            paraphrased = f"sample_id IN (SELECT sample_id FROM {scan(store.url, PARAPHRASES, files)})"
+        found = connection.execute(
+            f"SELECT count(*) FILTER (n > 1 OR paraphrased), count(*) FROM (SELECT {paraphrased} AS paraphrased, "
+            "count(*) OVER (PARTITION BY dataset, shard, key) AS n "
+            f"FROM samples WHERE {plan.selection.all('samples')})"
+        ).fetchone()
+        return found or (0, 0)
 
 
 def _go_on(state: State, loader: Loader[Any], run: Path) -> None:
@@ -147,11 +179,12 @@ class Loop:
         state: State,
         loader: Loader[Any],
         judges: Loader[Any] | None,
+        benchmarks: Benchmarks | None,
         run: Path,
         metrics: Metrics | None,
         log: Log,
     ) -> None:
-        self.state, self.loader, self.judges = state, loader, judges
+        self.state, self.loader, self.judges, self.benchmarks = state, loader, judges, benchmarks
         self.folder, self.metrics, self.log = run, metrics, log
         self.window = LossWindow()
         self.seconds = 0.0  # of the steps since the last row: saving and validating are left out
@@ -162,6 +195,8 @@ class Loop:
         # Alone on the CPU a look costs nothing.
         look = 1 if t.device.type == "cpu" and ranks.world() == 1 else c.log_every
         batches, stopped, saved = self._batches(), False, t.step
+        if self._asks(t.step) and not self._asked():  # the start, or where a stop came between
+            self._ask_first()
         while t.step < t.total and not stopped:
             began = time.perf_counter()
             try:
@@ -174,6 +209,7 @@ class Loop:
             last = t.step + 1 == t.total
             row = last or (t.step + 1) % c.log_every == 0
             save = last or bool(c.save_every and (t.step + 1) % c.save_every == 0)
+            asks = self._asks(t.step + 1)
             losses, norms = t.update(batch, norms=row)
             self.window.add(t.step, batch.ids, losses, stop())
             if row or save or t.step % look == 0:
@@ -181,11 +217,13 @@ class Loop:
             self.seconds += time.perf_counter() - began
             if row or stopped:
                 self._row({name: float(value) for name, value in norms.items()})
-            if save or stopped:
+            if save or asks or stopped:
                 self._save(checkpoint.LATEST)
                 saved = t.step
             if save and self.judges is not None:
                 self._judge(self.judges)
+            if asks and not stopped:
+                self._ask()
         if saved < t.step:
             self._save(checkpoint.LATEST)
         return t.step >= t.total
@@ -223,6 +261,41 @@ class Loop:
             state = self.state.state_dict() | {"data": self.loader.state_dict()}
             checkpoint.save(self.folder, name, state)
 
+    def _asks(self, step: int) -> bool:
+        """Whether benchmarks are asked after so many steps."""
+        every = self.state.config.validation.every or self.state.config.save_every
+        return self.benchmarks is not None and (
+            step in (0, self.state.total) or bool(every and step % every == 0)
+        )
+
+    def _asked(self) -> bool:
+        """Whether they have been, of the state as it is: as rank 0 has it written down."""
+        rows = read_metrics(self.folder) if ranks.rank() == 0 else []
+        here = [key for row in rows if row["step"] == self.state.step for key in row]
+        found = torch.tensor(float(any(key.startswith(PREFIX) for key in here)), device=self.state.device)
+        return bool(ranks.mean(found) > 0)
+
+    def _ask_first(self) -> None:
+        self._save(checkpoint.LATEST)
+        try:
+            self._ask()
+        except UserError:
+            if self.state.step == 0:  # nothing is lost, and what was wrong can be set otherwise
+                checkpoint.path(self.folder, checkpoint.LATEST).unlink()
+            raise
+
+    def _ask(self) -> None:
+        """Ask the benchmarks of the latest checkpoint; keep it if it is the best so far."""
+        t = self.state
+        with ranks.first_alone() as alone:
+            if not alone or self.benchmarks is None or self.metrics is None:
+                return
+            key, row = self.benchmarks.measure(t.objective, self.folder, t.device)
+            before = [past[key] for past in read_metrics(self.folder) if key in past]
+            if row[key] > max(before, default=-math.inf):
+                self._save(checkpoint.BEST)
+            self.metrics.write({"step": t.step} | row)  # last: what has no row is done again
+
     def _judge(self, loader: Loader[Any]) -> None:
         """Validate on the same crops and masks each time; keep the checkpoint if it is the best so far."""
         t = self.state
@@ -237,5 +310,5 @@ class Loop:
             return
         before = [past[VALIDATION] for past in read_metrics(self.folder) if VALIDATION in past]
         self.metrics.write({"step": t.step} | row)
-        if row[VALIDATION] < min(before, default=math.inf):
+        if self.benchmarks is None and row[VALIDATION] < min(before, default=math.inf):
             self._save(checkpoint.BEST)

@@ -135,7 +135,9 @@ class State:
         """The share of its base rate that a group which begins to learn at step `begin` has now."""
         if self.step < begin:
             return 0.0
-        return factor(self.step - begin, self.config.optimizer.warmup, self.total - begin)
+        o, total = self.config.optimizer, self.total - begin
+        warmup = round(o.warmup_share * total) if o.warmup_share else o.warmup
+        return factor(self.step - begin, warmup, total, o.warmup_from, o.floor)
 
     def scalars(self) -> dict[str, float]:
         """What else is written of the last step."""

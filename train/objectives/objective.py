@@ -124,9 +124,9 @@ class Objective(ABC, Generic[M, B]):
         clip, _, tokenizer = trained_clip(run, weights, interpolate)
         write_clip(clip, out, format, architecture(self.config.model.name), tokenizer)
 
-    def scorer(self, run: Path, scoring: Scoring) -> Opened:
-        """The weights of a run, straight from its checkpoint, as benchmarks see them."""
-        return dual_encoder(trained_clip(run), scoring)
+    def scorer(self, run: Path, scoring: Scoring, weights: str = "") -> Opened:
+        """The weights of a run, straight from its checkpoint, as benchmarks see them; `weights` as in `write`."""
+        return dual_encoder(trained_clip(run, weights), scoring)
 
     @classmethod
     def open_product(cls, folder: Path, scoring: Scoring) -> Opened:

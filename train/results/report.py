@@ -42,7 +42,8 @@ svg { background: #fff; border: 1px solid #ddd } mark { background: #ffe9a8 } sm
 contrast are the original's. Masked words are followed by the likeliest ones.</p>
 {% endif %}
 {% for example in examples %}
-<figure>{% for picture in example.pictures %}<img alt="" src="data:image/png;base64,{{ picture }}"> {% endfor %}
+<figure>
+{% for alt, picture in example.pictures %}<img alt="{{ alt }}" src="data:image/png;base64,{{ picture }}"> {% endfor %}
 <figcaption>{% for word, guesses in example.words %}
 {% if guesses %}<mark>{{ word }}</mark> <small>({{ guesses | join(", ") }})</small>{% else %}{{ word }}{% endif %}
 {{ " " if not loop.last }}{% endfor %}<br><small>{{ example.id }}</small></figcaption></figure>
@@ -103,8 +104,11 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    pictures = [example.image, example.masked, *([] if example.painted is None else [example.painted])]
-    return {"id": example.id, "words": example.words, "pictures": [_png(pixels) for pixels in pictures]}
+    shown = {
+        "the image": example.image, "with patches masked": example.masked, "as the model paints them": example.painted
+    }  # fmt: skip
+    pictures = [(alt, _png(pixels)) for alt, pixels in shown.items() if pixels is not None]
+    return {"id": example.id, "words": example.words, "pictures": pictures}
 
 
 def _png(pixels: Pixels) -> str:

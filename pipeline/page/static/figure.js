@@ -102,7 +102,9 @@ function drawPicture(read, source, large) {
     const same = read.boxes.filter((other) => overlap(box.corners, other.corners) > 0.8).flatMap((other) => other.tokens);
     const drawn = { ...shared, "data-lights": [...new Set(same)].join(" ") };
     rects.push(svg("rect", { ...drawn, x: x0 * WIDE, y: y0 * high, width: (x1 - x0) * WIDE, height: (y1 - y0) * high, rx: 3 }));
-    labels.push(el("span", { ...shared, class: first ? "label best" : "label", "--x": `${100 * x0}%`, "--y": `${100 * y0}%` },
+    const right = x0 + x1 > 1; // a label reaches into the picture, not out of it
+    const corner = { "--x": `${100 * (right ? x1 : x0)}%`, "--y": `${100 * y0}%`, "--dx": right ? "-100%" : "0", "--dy": y0 < 0.08 ? "0" : "-100%" };
+    labels.push(el("span", { ...shared, ...corner, class: first ? "label best" : "label" },
       concept?.phrase || "", el("b", {}, shareOf(box.score))));
     for (const one of box.tokens)
       if (!centres.has(one)) centres.set(one, { x: (x0 + x1) / 2 * WIDE, y: (y0 + y1) / 2 * high, w: (x1 - x0) / 2 * WIDE, h: (y1 - y0) / 2 * high, score: box.score });

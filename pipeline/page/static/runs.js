@@ -8,7 +8,15 @@ const ask = async (name, query = "") => {
   return body;
 };
 const problem = (error) => { $("problem").hidden = false; $("problem").textContent = error.message; };
-const short = (name) => name.split("/").filter(Boolean).at(-1);
+// As much of each name's end as tells it from the others.
+const shortened = (names) => {
+  const parts = names.map((name) => name.split("/").filter(Boolean)), longest = Math.max(1, ...parts.map((one) => one.length));
+  for (let length = 1; length < longest; length++) {
+    const ends = parts.map((one) => one.slice(-length).join("/"));
+    if (new Set(ends).size === new Set(names).size) return ends;
+  }
+  return names;
+};
 const digits = (value) => Number(value.toPrecision(4)).toString();
 
 function drawCurve(name, lines) {
@@ -34,10 +42,10 @@ async function drawItems(evaluations) {
     const found = await ask("items", query);
     const choose = (name, values, labels, current) => el("select", { "aria-label": name, onchange: (event) => { state[name] = event.target.value; state.at = 0; draw().catch(problem); } },
       values.map((value, i) => el("option", { value, selected: String(value) === String(current) }, labels[i])));
-    const numbers = evaluations.map((_, i) => i), { counts } = found;
+    const numbers = evaluations.map((_, i) => i), names = shortened(evaluations), { counts } = found;
     const verdict = (right) => el("td", { class: right ? "right-answer" : "wrong-answer" }, right ? "right" : "wrong");
     $("items").replaceChildren(el("h2", {}, "Evaluations"),
-      el("p", { class: "buttons" }, choose("a", numbers, evaluations.map(short), state.a), " against ", choose("b", numbers, evaluations.map(short), state.b), choose("criterion", found.criteria, found.criteria, found.criterion),
+      el("p", { class: "buttons" }, choose("a", numbers, names, state.a), " against ", choose("b", numbers, names, state.b), choose("criterion", found.criteria, found.criteria, found.criterion),
         el("label", {}, el("input", { type: "checkbox", checked: state.differ, onchange: (event) => { state.differ = event.target.checked; state.at = 0; draw().catch(problem); } }), " where they differ")),
       el("p", {}, `both right ${counts.both}, only the first ${counts.first}, only the second ${counts.second}, neither ${counts.neither}`),
       el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Items" }, el("table", {}, el("thead", {}, el("tr", {}, ["item", "captions", "first", "second"].map((text) => el("th", { scope: "col" }, text)))),
@@ -51,16 +59,16 @@ async function drawItems(evaluations) {
 }
 
 async function start() {
-  const { runs, evaluations } = await ask("runs");
+  const { runs, evaluations } = await ask("runs"), short = shortened(runs.map((run) => run.name));
   ask("store").then(() => ($("to-store").hidden = false), () => {});
-  $("legend").append(...runs.map((run, i) => el("li", { ...tint(i), title: run.name }, short(run.name))));
+  $("legend").append(...runs.map((run, i) => el("li", { ...tint(i), title: run.name }, short[i])));
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))];
-  $("curves").append(...names.map((name) => drawCurve(name, runs.flatMap((run, number) => (run.curves[name] ? [{ run: short(run.name), number, points: run.curves[name] }] : [])))));
+  $("curves").append(...names.map((name) => drawCurve(name, runs.flatMap((run, number) => (run.curves[name] ? [{ run: short[number], number, points: run.curves[name] }] : [])))));
   if (evaluations.length) await drawItems(evaluations);
   for (const [i, run] of runs.entries()) {
     const holder = el("div", { class: "examples" });
     const open = (event) => event.target.open && !holder.childElementCount && ask("examples", `run=${i}`).then((all) => holder.replaceChildren(...all.map(drawExample)), (error) => holder.replaceChildren(error.message));
-    $("examples").append(el("details", { ontoggle: open }, el("summary", {}, `Reconstructions of ${short(run.name)}`), holder));
+    $("examples").append(el("details", { ontoggle: open }, el("summary", {}, `Reconstructions of ${short[i]}`), holder));
   }
   document.body.classList.add("ready");
 }

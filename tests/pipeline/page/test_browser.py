@@ -13,25 +13,11 @@ from macco.pipeline.page.filter import Filter
 from macco.pipeline.page.gallery import Gallery
 from macco.pipeline.store import Store
 from macco.preprocess.look.view import write_page
+from tests.support.browser import BROWSED, faults, opened
 from tests.support.pages import HOSTILE, hostile_store, served
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.processes,
-    pytest.mark.slow,
-]
+pytestmark = BROWSED
 THRESHOLD = 0.35
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +38,6 @@ def url(gallery: Gallery) -> Iterator[str]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     yield from opened(browser)
-
-
-def opened(browser: Any, **given: Any) -> Iterator[Any]:
-    context = browser.new_context(
-        **{"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce"} | given
-    )
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    assert [one for one in problems if "Failed to load resource" not in one] == []
 
 
 def go(page: Any, address: str) -> None:
@@ -315,8 +288,6 @@ def test_a_written_page_is_the_same_page(page: Any, gallery: Gallery, tmp_path: 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_axe_finds_no_serious_fault(browser: Any, url: str, scheme: str, width: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
         go(page, url)
         if width < 800:
@@ -325,9 +296,7 @@ def test_axe_finds_no_serious_fault(browser: Any, url: str, scheme: str, width: 
         for act in (lambda: None, lambda: page.click(".figure .open")):  # noqa: B023
             act()
             page.wait_for_timeout(100)
-            found = Axe().run(page).response["violations"]
-            serious = [one for one in found if one["impact"] in ("serious", "critical")]
-            assert [(one["id"], one["nodes"][0]["html"]) for one in serious] == []
+            assert faults(page) == []
             if width < 800:
                 page.evaluate("document.body.classList.remove('filtering')")
         assert all(image.get_attribute("alt") for image in page.query_selector_all("img"))

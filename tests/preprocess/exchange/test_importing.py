@@ -180,11 +180,11 @@ def test_hard_negatives_are_the_stores_and_go_out_as_they_came(tmp_path: Path) -
         line[8] = repr(texts)
     rewrite(tsv, lines)
     import_tsv(tsv, store, str(tmp_path), log=said.append)
-    assert said == ["2 negative captions are left out: a store has 4 of a caption at most"]
+    assert said == ["1 negative captions are left out: a store has 5 of a caption at most"]
     export_tsv(Store.open(store), tmp_path / "out.tsv", 0)
     out = {(line[0], line[1]): line[8] for line in lines_of(tmp_path / "out.tsv")}
     texts = [out[line[0], line[1]] for line in lines[1:5]]
-    assert texts == [repr(one[:4]) for one in given] + [lines[4][8]]
+    assert texts == [repr(one[:5]) for one in given] + [lines[4][8]]
     options = {"image_size": 32, "patch_size": 8, "batch_size": 40, "log": lambda line: None}
     batch = next(iter(open_training_data(store, TOKENIZER, negatives=2, **options)))  # type: ignore[arg-type]
     assert int(batch.negative_valid.sum()) == 2 + 0 + 2 + 37

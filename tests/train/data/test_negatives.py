@@ -23,7 +23,7 @@ def store(tmp_path_factory):
     places = tar(source, [jpeg(200 + i) for i in range(4)])
     tables = rows("00009", source, places, OTHER)
     made.commit("00009", tables, record("00009", source))
-    assert write_negatives(made, 0, lambda line: None) == 24 * 4
+    assert write_negatives(made, 0, lambda line: None) == 24 * 5
     return made
 
 
@@ -48,6 +48,34 @@ def test_words_are_exchanged_and_replaced_in_place(store):
             ("A", "red", "an ashen"),
         )
     }
+
+
+def test_a_noun_is_replaced_by_one_that_the_caption_does_not_name():
+    caption, words = (
+        "A dog and an old cat",
+        Vocabulary({("object", "NOUN", ""): (["cat", "owl"], [0.9, 0.1])}),
+    )
+    concepts = [
+        {"concept_id": noun, "kind": "object", "lemma": noun, "pos": "NOUN", "text": noun, "head": noun}
+        | {"start": start, "end": start + 3, "head_start": start, "owner_id": None}
+        | {"subject_id": None, "object_id": None}
+        for noun, start in (("dog", 2), ("cat", 17))
+    ]
+    made = [negatives(caption, concepts, words, np.random.default_rng(seed)) for seed in range(10)]
+    found = {one.pop("replace_object") for one in made if one}  # of twenty draws all may be the cat
+    assert found == {"An owl and an old cat", "A dog and an old owl"}
+    assert not any(made)
+
+
+def test_the_other_kinds_are_drawn_as_before_there_were_nouns(store):
+    concepts = rows("s", "s.tar", [(0, 1)])["concepts"].to_pylist()
+    for seed in range(5):
+        with_nouns, without = (
+            negatives(CAPTION, concepts, Vocabulary.of(store, nouns=nouns), np.random.default_rng(seed))
+            for nouns in (True, False)
+        )
+        assert with_nouns.pop("replace_object")
+        assert with_nouns == without
 
 
 def test_equal_seeds_make_equal_tables(store):

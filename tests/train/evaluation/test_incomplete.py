@@ -1,5 +1,6 @@
 """What a benchmark's files lack is counted item by item; what all of it lacks is said before anything is encoded."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from macco.train.cli import app
@@ -36,6 +38,11 @@ def _vg(wrong: Any, number: int) -> dict[str, Any]:
 def _valse(wrong: Any, number: int) -> dict[str, Any]:
     votes = {"mturk": {"caption": 3}, "dataset": "coco_2017"}
     return votes | {"image_file": f"{number}.jpg", "caption": GOOD, "foil": wrong}
+
+
+def _mmvp(wrong: Any, number: int) -> list[dict[str, Any]]:
+    statements = {2 * number + 1: GOOD, 2 * number + 2: wrong}
+    return [{"Question ID": one, "Type": "Color", "Statement": text} for one, text in statements.items()]
 
 
 def _winoground(wrong: Any, number: int) -> dict[str, Any]:
@@ -75,8 +82,59 @@ ROWS: dict[str, tuple[str, Any]] = {
             | {"image_1": f"{n}b.png", "caption_1": c}
         ),
     ),
+    "colorswap": (
+        "test",
+        lambda c, n: (
+            {"id": n, "caption_1": GOOD, "caption_2": c, "image_1": f"images/{n}a.png"}
+            | {"image_2": f"images/{n}b.png", "caption_source": "human"}
+        ),
+    ),
+    "eqben": (
+        "subset",
+        lambda c, n: {
+            "image0": f"eqbensd/{n}a.png",
+            "image1": f"eqbensd/{n}b.png",
+            "caption0": GOOD,
+            "caption1": c,
+        },
+    ),
+    "crepe": (
+        "atom 4",
+        lambda c, n: (
+            {"image_id": n, "caption": GOOD, "hard_negs": ascii(["a cat", c])}
+            | {"x": 0, "y": 0, "width": 9, "height": 9}
+        ),
+    ),
+    "mmvp_vlm": ("pairs", lambda c, n: _mmvp(c, n)),
+    "svo_probes": (
+        "all",
+        lambda c, n: (
+            {"sentence": c, "pos_image_id": 2 * n, "neg_image_id": 2 * n + 1}
+            | {"subj_neg": True, "verb_neg": False, "obj_neg": False}
+        ),
+    ),
+    "negbench": (
+        "coco",
+        lambda c, n: (
+            {"image_path": f"/x/{n}.jpg", "correct_answer": 1, "correct_answer_template": "hybrid"}
+            | {"caption_0": c, "caption_1": GOOD, "caption_2": "a cat", "caption_3": "a dog"}
+        ),
+    ),
+    "ccneg": (
+        "evaluation",
+        lambda c, n: (f"/x/{n}.jpg", {"json": {"caption": GOOD}, "sop_data": {"negative-prompt": c}}),
+    ),
+    "half_truths": (
+        "coco",
+        lambda c, n: (
+            {"sample_id": f"{n}_0", "image_path": f"val2014/{n}.jpg", "positive_components": ["dog", "cat"]}
+            | {"negative_components": {"cat": [{"negative": c, "change_type": "object_change"}]}}
+            | {"relations": []}
+        ),
+    ),
     "coco_retrieval": ("text", lambda c, n: {"image": f"{n}.jpg", "caption": [GOOD, c]}),
 }
+TEXT_OR_NULL = ("bivlc", "mmvp_vlm", "svo_probes", "negbench")  # columns of Parquet, cells of CSV
 BAD = {"null": None, "a number": 5, "half a surrogate pair": HALF}
 
 
@@ -93,6 +151,14 @@ def written(root: Path, name: str, captions: list[Any]) -> Places:
         pq.write_table(
             pa.Table.from_pylist([one | {"image": image, "negative_image": image} for one in rows]), path
         )
+    elif path.suffix == ".pt":
+        torch.save({"image_paths": [one[0] for one in rows], "annotations": [one[1] for one in rows]}, path)
+    elif path.suffix == ".csv":
+        lines = [line for one in rows for line in (one if isinstance(one, list) else [one])]
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
     elif path.suffix == ".jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
     else:
@@ -115,8 +181,8 @@ def test_every_benchmark_has_a_row_here() -> None:
 def test_a_caption_that_is_none_is_an_item_with_a_status(
     name: str, kind: str, encoder: DualEncoder, tmp_path: Path
 ) -> None:
-    if name == "bivlc" and kind != "null":
-        pytest.skip("a column of a Parquet file holds text or null")
+    if name in TEXT_OR_NULL and kind != "null":
+        pytest.skip("a cell of such a file holds text or nothing")
     places = written(tmp_path, name, ["a cat on a dog", BAD[kind], "a cat on a red dog"])
     drawn(name, places)
     outcome = run(name, encoder, places)

@@ -5,7 +5,7 @@ import torch
 
 from macco.train.config import OBJECTIVES
 from macco.train.layers import preset, preset_names, resolve
-from macco.train.loop.optimizer import SCALE, parameter_groups
+from macco.train.loop.optimizer import SCALE, factor, parameter_groups
 from tests.support.tiny import tiny_macco
 
 RATES = {"lr": 1.0, "predictor_lr": 2.0, "decay": 0.3, "predictor_decay": 0.4}
@@ -57,3 +57,17 @@ def test_the_papers_presets_have_one_caption_an_image_and_released_ones_the_slip
             assert config.optimizer.scale_decay == config.optimizer.predictor_decay == 0.01
     assert resolve(preset("paper-vitl14")).method.heads == 8
     assert torch.tensor(resolve(preset("released-vitl14")).method.text_depth) == 4
+
+
+def test_a_rise_from_a_share_and_a_fall_to_one() -> None:
+    """CS-CLIP's: from 10 % over 3 of 5 epochs, then to 1 %."""
+    rates = [factor(step, 60, 100, 0.1, 0.01) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[30] == pytest.approx(0.55)
+    assert rates[60] == 1.0
+    assert rates[80] == pytest.approx(0.01 + 0.99 * 0.5)
+    assert rates[100] == pytest.approx(0.01)
+    assert rates[:61] == sorted(rates[:61])
+    assert rates[60:] == sorted(rates[60:], reverse=True)
+    o = resolve(preset("csclip-vitb32")).optimizer
+    assert (o.warmup_share, o.warmup_from, o.floor) == (0.6, 0.1, 0.01)

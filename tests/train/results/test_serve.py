@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.train import layers
-from macco.train.evaluation.results import ITEMS
 from macco.train.results.seen import Seen
 from macco.train.results.serve import Runs, runs_app
 from tests.support.drawn import drawn_store
+from tests.support.scored import evaluation
 
 
 @pytest.fixture(scope="module")
@@ -42,32 +40,9 @@ def test_a_sample_that_is_not_there_is_a_users_mistake(name: str, seen: Seen) ->
         seen(name, 0)
 
 
-def _evaluation(folder: Path, right: list[bool]) -> Path:
-    folder.mkdir()
-    rows = [
-        {
-            "benchmark": "b",
-            "subset": "s",
-            "item": f"{at}",
-            "category": "c",
-            "images": ["x.jpg"],
-            "status": "ok",
-        }
-        | {
-            "captions": [f"<b>{at}", "no"],
-            "scores": [0.5, 0.25],
-            "text_scores": None,
-            "answers": [("text", one)],
-        }
-        for at, one in enumerate(right)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=ITEMS), folder / "items.parquet")
-    return folder
-
-
 def test_two_evaluations_are_compared_item_by_item(tmp_path: Path) -> None:
-    a = _evaluation(tmp_path / "a", [True, True, False, False])
-    b = _evaluation(tmp_path / "b", [True, False, True, False])
+    a = evaluation(tmp_path / "a", [True, True, False, False])
+    b = evaluation(tmp_path / "b", [True, False, True, False])
     found = Runs([a, b]).items(0, 1, "", differ=True, at=0)
     assert found["counts"] == {"both": 1, "first": 1, "second": 1, "neither": 1}
     assert [(row["item"], row["right"]) for row in found["rows"]] == [

@@ -1,5 +1,6 @@
 """What every benchmark is: official files to items, scores to right or wrong, right or wrong to figures."""
 
+import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,15 @@ class Benchmark(ABC):
             found = True
             try:
                 items += map(_checked, self.read(subset, path))
-            except (KeyError, TypeError, IndexError, ValueError) as error:
+            except (
+                KeyError,
+                TypeError,
+                IndexError,
+                ValueError,
+                AttributeError,
+                SyntaxError,
+                csv.Error,
+            ) as error:
                 raise UserError(
                     f"{self.name}: {path} has not the published form ({type(error).__name__}: {error}); "
                     f"{self.manifest.get}"
@@ -95,6 +104,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"no file {path}: check the path") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): download it again") from error
+
+
+def read_csv(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a CSV file with a header; None for an empty cell. Raises ValueError where a row has other cells."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream, strict=True):
+            if None in row or None in row.values():
+                raise ValueError(f"a row of {path.name} has not the cells of its header")
+            yield {key: value or None for key, value in row.items()}
 
 
 def numbered(rows: Any) -> Iterator[tuple[str, Any]]:

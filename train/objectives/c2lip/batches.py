@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import OBJECT
 from macco.train.data.batch import Batch
-from macco.train.data.masks import Crop, patches
+from macco.train.data.masks import patches
 from macco.train.data.recipe import Recipe, number
 from macco.train.data.rows import Sample
 from macco.train.data.texts import TextSet
@@ -48,20 +48,17 @@ class PhrasePairs(Recipe):
                 ids = self.tokenize(text).ids
                 found.setdefault(ids.tobytes(), (ids, []))[1].append(concept.boxes)
         phrases = [*found.values()] or [(caption, list[NDArray[np.float32]]())]
-        places = [self._places(boxes, crop) for _, boxes in phrases] if self.boxes else []
+        places = [(boxes, crop) for _, boxes in phrases]
         return (sample.id, sample.image), image, caption, [ids for ids, _ in phrases], places
-
-    def _places(self, boxes: list[NDArray[np.float32]], crop: Crop) -> NDArray[np.bool_]:
-        """The patches that a phrase's boxes touch; all of them where they touch none."""
-        corners = np.concatenate([*boxes, np.empty((0, 4), np.float32)])
-        found = patches(corners, crop, self.image_size // self.patch_size)
-        return found if found.any() else ~found
 
     def collate(self, made: list[Any]) -> PhraseBatch:
         names, images, tokens, phrases, places = zip(*made, strict=True)
         within = None
         if self.boxes:
-            within = torch.from_numpy(np.stack([one for own in places for one in own]))
+            boxes, crops = zip(*(one for own in places for one in own), strict=True)
+            touched = patches(boxes, crops, self.image_size // self.patch_size)
+            touched[~touched.any(1)] = True  # a phrase whose boxes touch none has all
+            within = torch.from_numpy(touched)
         return PhraseBatch(
             **self.pairs(names, images, tokens, [[]] * len(made)),
             phrases=TextSet.of(phrases, self.pad, number, within),

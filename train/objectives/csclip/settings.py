@@ -14,7 +14,7 @@ class CsclipConfig(ObjectiveSettings):
 
     units: Weight = 0.5  # of the contrast of units; 0 turns it off and skips its work
     slots: Positive = 2  # units of a caption in each batch
-    negatives: Count = 4  # kinds of macco-train negatives, of which a caption's foil is drawn
+    negatives: Count = 5  # kinds of macco-train negatives, of which a caption's foil is drawn
     # Whether equal units of two images, other captions of an image and equal ones are wrong answers, as in the
     # public code.
     duplicate_negatives: bool = False

@@ -126,8 +126,8 @@ class JointObjective(Objective[JointModel, RegionBatch]):
             raise UserError(f"{run} holds a joint encoder: it has one format, and no start to mix with")
         export_joint(run, out, weights)
 
-    def scorer(self, run: Path, scoring: Scoring) -> Opened:
-        return joint_scorer(trained_joint(run), scoring)
+    def scorer(self, run: Path, scoring: Scoring, weights: str = "") -> Opened:
+        return joint_scorer(trained_joint(run, weights), scoring)
 
     @classmethod
     def open_product(cls, folder: Path, scoring: Scoring) -> Opened:

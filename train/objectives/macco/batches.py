@@ -12,7 +12,7 @@ from macco.pipeline.errors import UserError
 from macco.train.config import DataConfig, MaskConfig
 from macco.train.data.batch import Batch
 from macco.train.data.loader import Loader, open_loader
-from macco.train.data.masks import draw
+from macco.train.data.masks import draw, masks
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Sample
 from macco.train.data.slots import Slots
@@ -54,16 +54,15 @@ class MaskedPairs(Recipe):
         image, crop = self.crop(sample, random)
         tokens = self.tokenize(sample.caption)
         grid = self.image_size // self.patch_size
-        text, patch = draw(sample.concepts, sample.caption, tokens, crop, grid, self.masks, random)
-        return (sample.id, sample.image), image, tokens.ids, text, patch, self.hard_negatives(sample)
+        drawn = draw(sample.concepts, sample.caption, tokens, crop, grid, self.masks, random)
+        return (sample.id, sample.image), image, drawn, self.hard_negatives(sample)
 
     def collate(self, made: list[Any]) -> MaskedBatch:
-        names, images, tokens, text, patch, hard = zip(*made, strict=True)
-        pairs = self.pairs(names, images, tokens, hard)
-        mask = torch.zeros_like(pairs["tokens"], dtype=torch.bool)
-        for row, masked in enumerate(text):
-            mask[row, : len(masked)] = torch.from_numpy(masked)
-        return MaskedBatch(**pairs, text_mask=mask, patch_mask=torch.from_numpy(np.stack(patch)))
+        names, images, drawn, hard = zip(*made, strict=True)
+        pairs = self.pairs(names, images, [one.tokens.ids for one in drawn], hard)
+        grid = self.image_size // self.patch_size
+        text, patch = masks(drawn, pairs["tokens"].shape[1], grid)
+        return MaskedBatch(**pairs, text_mask=torch.from_numpy(text), patch_mask=torch.from_numpy(patch))
 
 
 def open_training_data(
@@ -80,6 +79,7 @@ def open_training_data(
     full_length: bool = False,
     negatives: int = 0,
     cache: str = "",
+    crop: Literal["cpu", "device"] = "cpu",
     workers: int = 2,
     prefetch: int = 4,
     max_broken: int = 1000,
@@ -90,13 +90,14 @@ def open_training_data(
 ) -> Loader[MaskedBatch]:
     """The masked batches of a store, for a training loop of one's own.
 
-    Images are uint8 [B, 3, image_size, image_size]. `tokenizer` is open_clip's; `full_length` is for text towers
-    that read their padding (SigLIP). `batch_size` counts the pairs of a step over all ranks. The other settings are
-    those of macco.train.config.DataConfig; `open_loader` takes them, and says what is refused.
+    Images are uint8 [B, 3, image_size, image_size], with `crop="device"` after a batch's `to`. `tokenizer` is
+    open_clip's; `full_length` is for text towers that read their padding (SigLIP). `batch_size` counts the pairs of a
+    step over all ranks. The other settings are those of macco.train.config.DataConfig; `open_loader` takes them, and
+    says what is refused.
     """
     data = DataConfig(
-        store=store, where=where, keep=keep, captions=captions, batch_size=batch_size, cache=cache, workers=workers,
-        prefetch=prefetch, max_broken=max_broken,
+        store=store, where=where, keep=keep, captions=captions, batch_size=batch_size, cache=cache, crop=crop,
+        workers=workers, prefetch=prefetch, max_broken=max_broken,
     )  # fmt: skip
     recipe = MaskedPairs(
         tokenize=Tokenize(tokenizer), image_size=image_size, patch_size=patch_size, full_length=full_length,

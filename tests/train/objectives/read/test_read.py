@@ -16,6 +16,7 @@ from macco.train.config import DataConfig
 from macco.train.data.elsewhere import import_texts
 from macco.train.data.loader import open_loader
 from macco.train.data.tokens import Tokenize
+from macco.train.loop.run import warnings
 from macco.train.objectives.read.batches import SiblingPairs
 from macco.train.objectives.read.decoder import Labels, load_decoder
 from macco.train.objectives.read.model import ReadModel
@@ -136,6 +137,26 @@ def test_paraphrases_made_elsewhere_come_first_and_without_any_it_is_refused(t5:
     assert batch.paraphrase_valid[row]
     assert said(batch.paraphrases[row]) == "a dog rests"
     assert (batch.labels >= 0).any(1).nonzero().flatten().tolist() == [row]
+
+
+def test_captions_without_another_are_counted_and_said(store: Store, t5: str, tmp_path: Path) -> None:
+    recipe = SiblingPairs(tokenize=Tokenize(TOKENIZER), image_size=32, labels=Labels(t5, 77), align=True)
+
+    def lines(url: str, where: str = "") -> list[str]:
+        data = DataConfig(store=url, batch_size=4, workers=0, where=where)
+        return list(warnings(open_loader(data, recipe, log=quiet).plan, Store.open(url)))
+
+    assert lines(store.url) == []
+    (line,) = lines(store.url, "caption_id = 0")
+    images = len(captions_by_image(store))
+    assert line.startswith(f"warning: 0 of {images:,} captions have another of their image, or a paraphrase")
+    url = drawn_store(tmp_path, shards=1, images=8)
+    file = tmp_path / "texts.jsonl"
+    names = [f"d/00000/{number:09}/0" for number in range(4)]
+    for named, said_ in ((names[:3], 1), (names, 0)):
+        file.write_text("".join(json.dumps({"sample_id": n, "paraphrases": ["x"]}) + "\n" for n in named))
+        import_texts(Store.open(url), str(file), quiet)
+        assert len(lines(url)) == said_
 
 
 def test_a_decoder_that_is_not_there_is_one_line(t5: str, tmp_path: Path) -> None:
