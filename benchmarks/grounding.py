@@ -1,13 +1,16 @@
 """Grounding: one pass for all phrases of an image against one pass per phrase, and batches against single images.
 
+    python benchmarks/grounding.py --all [--full]
     python benchmarks/grounding.py [--detector SPEC] [--store STORE] [--images 64] [--device cpu] [--dtype fp32]
 
-With --store, images and phrases are those of an extracted store; without, noise and made-up phrases (10 to
-20 per image, "red dog"). The default detector is `tiny` where it is installed; else GroundingDINO SwinT with
-random weights on images of 256 pixels, which shows time but finds nothing.
+With --all, every kind of detector on random weights: see detectors.py. With --store, images and phrases are those of
+an extracted store; without, noise and made-up phrases (10 to 20 per image, "red dog"). The default detector is `tiny`
+where it is installed; else GroundingDINO SwinT with random weights on images of 256 pixels, which shows time but finds
+nothing.
 """
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -22,6 +25,9 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.pictures import decode
 from macco.preprocess.detectors import Detections, check_detector, load_detector
 from macco.preprocess.detectors.canvas import ImageRule
+
+sys.path.insert(0, str(Path(__file__).parent))
+from detectors import compare, measure
 
 ROOT = Path(__file__).parents[1]
 COLORS = ["red", "green", "blue", "yellow", "purple", "white", "black", "orange"]
@@ -123,8 +129,17 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--backend", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.backend:
+        print(json.dumps(measure(args.backend, made_up(args.images or 16, 256), args)))
+        return
+    if args.all:
+        compare(args, [argument for argument in sys.argv[1:] if argument != "--all"])
+        return
 
     detector = load(args)
     rule = detector.network.rule

@@ -33,13 +33,22 @@ def coverage(store: Store, threshold: float) -> Coverage:
     return Coverage(objects, grounded)
 
 
-def few_boxes(store: Store, threshold: float) -> str | None:
-    """A line that warns of few boxes, and says what to do; None where there are enough, or nothing to ground."""
+def few_boxes(store: Store, threshold: float, *, extracted: bool = False) -> str | None:
+    """A line that warns of few boxes, and says what to do; None where there are enough, or nothing to ground.
+
+    extracted: it is the end of an extraction, where no boxes are what `none` asked for.
+    """
     found = coverage(store, threshold)
     if not found.objects or found.grounded >= LEAST * found.objects:
         return None
     settings = store.description()["settings"]
     detector = settings.get("detector")
+    if detector == "none":
+        return (
+            None
+            if extracted
+            else "warning: the store was made without a detector: no box says which patches to mask"
+        )
     knows = (
         "the detector that comes with macco knows the drawn demo corpus alone"
         if detector == "tiny"

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, alone, row_of
 from macco.pipeline.errors import UserError
+from macco.pipeline.groundings import GROUNDINGS
 from macco.pipeline.parquet import parquet_bytes, parquet_options
 from macco.pipeline.schema import TABLES, TEXTS
 from macco.pipeline.store import Store
@@ -89,6 +90,12 @@ def copy(store: Store, out: Store) -> int:
         for shard in sorted(store.names(".parquet", name) & {*commits.shards}):
             out.make(name)
             out.put(f"{name}/{shard}.parquet", store.read(f"{name}/{shard}.parquet"))
+    for name, settings in store.groundings().items():
+        out.begin_grounding(name, settings)
+        for shard in sorted(store.grounded(name) & {*commits.shards}):
+            out.put(
+                f"{GROUNDINGS}/{name}/{shard}.parquet", store.read(f"{GROUNDINGS}/{name}/{shard}.parquet")
+            )
     return made
 
 

@@ -1,6 +1,7 @@
 """DuckDB over a store: a connection, and rows by column name."""
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -9,6 +10,7 @@ import pyarrow as pa
 from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
+from macco.pipeline.groundings import all_boxes_sql, boxes_sql
 from macco.pipeline.readonly import seal
 from macco.pipeline.schema import NEGATIVES, TABLES
 from macco.pipeline.store import Store
@@ -68,8 +70,21 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, commits: Co
         connection.execute("SET VARIABLE negatives_files = ?", [negatives_files(store.url)])
         partly = bool(commits.partly)
         connection.execute(views(partly=partly, denied=denied, empty=not files, negatives=negatives))
+        _all_boxes(connection, store, [*commits.shards])
     except duckdb.Error as error:
         raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
+
+
+def _all_boxes(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sequence[str]) -> None:
+    """The view `all_boxes`, and in place of `boxes` those that were chosen."""
+    sets = {name: sorted(store.grounded(name) & {*shards}) for name in store.groundings()}
+    own = "boxes"
+    if store.boxes_of is not None:
+        own = "own_boxes"
+        connection.execute("ALTER VIEW boxes RENAME TO own_boxes")
+        chosen = boxes_sql(store.url, store.boxes_of, sets[store.boxes_of])
+        connection.execute(f"CREATE TEMP VIEW boxes AS SELECT * FROM {chosen}")
+    connection.execute(all_boxes_sql(store.url, store.detector, sets, own))
 
 
 def reason(error: duckdb.Error) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 import duckdb
 
 from macco.pipeline.commits import INDEX
+from macco.pipeline.groundings import all_boxes_sql
 from macco.pipeline.schema import BOX_COLUMNS, CONCEPT_COLUMNS, NEGATIVE_KINDS, SAMPLE_COLUMNS, TABLES, Status
 from macco.pipeline.tags import TAGS
 from macco.pipeline.views import MACROS, TABLE_MACROS, VIEWS, shards_sql, views
@@ -18,6 +19,7 @@ _COLUMNS: Final = {
     "samples": {each.name: each.meaning for each in SAMPLE_COLUMNS},
     "concepts": {each.name: each.meaning for each in CONCEPT_COLUMNS},
     "boxes": {each.name: each.meaning for each in BOX_COLUMNS},
+    "all_boxes": {"detector": "whose box it is: the store's own detector, or a name given with `--as`"},
     "concept_boxes": {
         "concept_id": "of the concept: an object, an attribute or a relation",
         "text": "its words; of a concept in several pieces the first",
@@ -76,6 +78,8 @@ _MEANINGS: Final = {
     "concepts": "One row per span. A concept in several pieces has several rows, which share concept_id: count "
     "concepts `WHERE part = 0`.",
     "boxes": "One row per box of an object, for each caption that names it, down to the detector's threshold.",
+    "all_boxes": "The boxes of every detector that the store has any of (`extract --reground`); `boxes` are those of "
+    "one.",
     "concept_boxes": "The boxes of every concept: an object's own, an attribute's owner's, a relation's subject's and "
     "object's, a row each.",
     "triplets": "One row per relation: subject, relation, object. An end that has several boxes is still one end: the "
@@ -124,6 +128,7 @@ def empty() -> duckdb.DuckDBPyConnection:
         connection.register(name, table)
     connection.execute(shards_sql("loose", []))
     connection.execute(views(partly=False, empty=True, negatives=False))
+    connection.execute(all_boxes_sql("", "", {}, "boxes"))
     return connection
 
 

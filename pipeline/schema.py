@@ -43,6 +43,7 @@ class Status(StrEnum):
     BAD_ENCODING = "bad_encoding", "text that is not UTF-8, or holds half of a surrogate pair"
     CAPTION_TOO_LONG = "caption_too_long", "a caption of more characters than --max-caption-chars"
     NOT_ENGLISH = "not_english", "a caption most of whose letters are not Latin"
+    PARSING_FAILED = "parsing_failed", "the parser wrote nothing that can be read as a graph"
     # Its image
     MISSING_IMAGE = "missing_image", "no image is named, or none is there"
     UNREADABLE_IMAGE = "unreadable_image", "a file that cannot be opened: a folder, no permission, a bad name"

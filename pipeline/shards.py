@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, alone, file_of, read_commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
+from macco.pipeline.groundings import Groundings
 from macco.pipeline.lease import NAME as WRITER
 from macco.pipeline.lease import check
 from macco.pipeline.parquet import parquet_bytes
@@ -27,7 +28,7 @@ DECIDED: Final = (
 )
 
 
-class Shards(Folder):
+class Shards(Groundings):
     """A folder of shards: Parquet tables, where one small JSON per shard, written last, is the commit."""
 
     def __init__(self, url: str, writer: str | None = None) -> None:
@@ -99,7 +100,9 @@ class Shards(Folder):
         return self._json(f"failed/{name}.json")
 
     def table(self, name: str, shard: str) -> pa.Table:
-        """One shard's rows of the table `name`."""
+        """One shard's rows of the table `name`; boxes are those of the chosen detector."""
+        if name == "boxes" and self.boxes_of is not None:
+            return self.own_boxes(shard)
         file = file_of(shard, self.shard(shard))
         filters = None if alone(shard, file) else [("shard", "=", shard)]  # or a file that holds many
         path = self.path(f"{name}/{file}.parquet")
@@ -191,6 +194,7 @@ class Shards(Folder):
         for name in TEXTS:
             if name != but:
                 self.remove(f"{name}/{shard}.parquet")
+        self.drop_boxes(shard)
 
     def staged(self) -> dict[str, Record]:
         """The records of the shards that are written beside the others, by name."""

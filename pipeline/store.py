@@ -8,6 +8,7 @@ from typing import Any, Final
 from macco.pipeline.commits import INDEX, NO_ROW, PACKS
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import TEMPORARY
+from macco.pipeline.groundings import all_boxes_text
 from macco.pipeline.lease import Lease
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
@@ -80,6 +81,7 @@ class Store(Shards):
             store._begin()
             if not exists:
                 store._describe(settings)
+                store.write_views()  # which name the detector
         except OSError as error:
             raise UserError(f"cannot write to {url}: {error}") from error
         return store
@@ -106,7 +108,37 @@ class Store(Shards):
     def finish_copy(self, settings: Settings) -> None:
         """From now on a copy is a store."""
         self._describe(settings)
+        self.write_views()
         self.remove(_COPYING)
+
+    @property
+    def detector(self) -> str:
+        """The name of the store's own boxes: the detector that it was extracted with."""
+        return str(self.description()["settings"].get("detector", "imported"))
+
+    def choose_boxes(self, name: str | None) -> "Store":
+        """Read the boxes of one detector from now on; returns the store itself.
+
+        Raises UserError for a name that is none, a set that is not complete, and for no name where there are several.
+        """
+        sets, own = self.groundings(), self.detector
+        if not name and sets:
+            raise UserError(
+                f"{self.url} has boxes of {', '.join([own, *sets])}: choose one with --detector (in macco-train with "
+                "data.detector=)"
+            )
+        if not name or name == own:
+            self.read_from(None)
+            return self
+        if name not in sets:
+            raise UserError(f"{self.url} has no boxes of {name!r}: choose one of {', '.join([own, *sets])}")
+        if missing := self.committed() - self.grounded(name):
+            raise UserError(
+                f"{self.url} has no boxes of {name!r} in {len(missing)} shards, such as {min(missing)}: go on with "
+                f"macco-prep extract --reground --out {self.url} --as {name} --detector {sets[name].get('detector')}"
+            )
+        self.read_from(name)
+        return self
 
     def close(self) -> None:
         """Let others write; the store is done with, or its end does the same."""
@@ -119,7 +151,11 @@ class Store(Shards):
             if not self.exists(f"{PACKS}/{NO_ROW}.parquet"):
                 self.make(PACKS)
                 self.put(f"{PACKS}/{NO_ROW}.parquet", parquet_bytes(INDEX, INDEX.empty_table()))
-            self.keep("views.sql", views_sql(self.url).encode())
+            text = views_sql(self.url)
+            sets = [name for name in self.groundings() if self.grounded(name)]
+            if self.exists("store.json"):
+                text += all_boxes_text(self.url, self.detector, sets)
+            self.keep("views.sql", text.encode())
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}") from error
 

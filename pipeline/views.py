@@ -153,7 +153,7 @@ CREATE OR REPLACE TEMP MACRO examples(word, n := 5) AS TABLE
 """)
 
 # Views and macros over the three tables and the records, in the order of docs/sql.md; `connect` makes `tags`, too.
-VIEWS: Final = (*TABLES, "concept_boxes", "triplets", "images", NEGATIVES, "shards")
+VIEWS: Final = (*TABLES, "all_boxes", "concept_boxes", "triplets", "images", NEGATIVES, "shards")
 MACROS: Final = ("iou", "box_iou")  # of values
 TABLE_MACROS: Final = ("boxes_of", "examples")  # of rows: they stand after FROM
 

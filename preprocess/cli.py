@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import closing
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
+from macco.preprocess.regrounding import reground_store
 from macco.preprocess.store_commands import (
     Out,
     StorePath,
@@ -79,6 +81,21 @@ def extract(
             help="Do the shards of files again that were changed, moved or are read otherwise than before.",
         ),
     ] = False,
+    graphs: Annotated[
+        str | None,
+        typer.Option(help="Scene graphs made elsewhere, a JSON object a line: --parser graphs:FILE."),
+    ] = None,
+    reground: Annotated[
+        bool,
+        typer.Option(
+            "--reground",
+            help="Find boxes of another --detector, or --box-threshold, for what the store holds, beside its own.",
+        ),
+    ] = False,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", help="What --reground calls these. Default: the detector's last name."),
+    ] = None,
     *,
     config: ExtractConfig,
     run: RunConfig,
@@ -94,11 +111,21 @@ def extract(
       macco-prep extract --shards train.tsv --image-root images --out store
       macco-prep extract --manifest coco2017 --root /data/coco --out s3://bucket/store
       macco-prep extract ... --detector groundingdino:swinb --dtype bf16 --ray-address auto
+      macco-prep extract --reground --out store --detector transformers:google/owlv2-base-patch16-ensemble --as owlv2
     """
     from macco.pipeline.store import Store
     from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
+    if graphs is not None:
+        config = changed(config, parser=f"graphs:{graphs}")
+    if reground:
+        if shards is not None or manifest is not None:
+            raise UserError("--reground is of what the store holds: leave --shards and --manifest out")
+        reground_store(out, as_, config, run)
+        return
+    if as_ is not None:
+        raise UserError("--as names the boxes of --reground, which is not given")
     if (shards is None) == (manifest is None):
         raise UserError("say what to extract: either --shards 'PATTERN' or --manifest FILE")
     run.check()
@@ -119,7 +146,9 @@ def _extract(
 ) -> None:
     """Run, say what was done, and end with 1 if anything was given up."""
     from macco.pipeline.coverage import few_boxes
+    from macco.preprocess.detectors.detector import ASKED
     from macco.preprocess.extraction.run import extract_shards
+    from macco.preprocess.look.status import counts
 
     signal.signal(signal.SIGTERM, console.interrupt)
     with closing(store):
@@ -131,7 +160,11 @@ def _extract(
         f"{summary.committed} shards extracted, {summary.skipped} were there, {len(summary.failed)} failed; "
         f"{total} samples in {summary.seconds:.0f} s{rate}; failed samples: {bad or 'none'}"
     )
-    if summary.committed and (line := few_boxes(store, DEFAULT_THRESHOLD)):
+    if summary.committed and (told := {what: n for what, n in counts(store).items() if what != ASKED}):
+        print(
+            "in the whole store: " + ", ".join(f"{n:,} {what}" for what, n in told.items()), file=sys.stderr
+        )
+    if summary.committed and (line := few_boxes(store, DEFAULT_THRESHOLD, extracted=True)):
         print(line, file=sys.stderr)
     for shard, why in sorted(summary.failed.items()):
         print(f"failed: {shard}: {why}", file=sys.stderr)

@@ -21,7 +21,9 @@ class Parsing:
     """How captions are parsed."""
 
     parser: Annotated[
-        str, "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm."
+        str,
+        "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm; graphs:FILE; "
+        "factual:NAME_OR_DIR.",
     ] = "en_caption"
     rules: Annotated[str, "repaired, or original: SceneGraphParser's plain rules."] = "repaired"
 
@@ -34,7 +36,9 @@ class ExtractConfig(Compute, Parsing):
     """
 
     detector: Annotated[
-        str, "tiny (ships with macco), groundingdino:swint|swinb|FILE.pth, or transformers:NAME_OR_DIR."
+        str,
+        "tiny (ships with macco), none, boxes:FILE, groundingdino:swint|swinb|FILE.pth, transformers:NAME_OR_DIR; "
+        "see macco-prep models.",
     ] = "tiny"
     dtype: Annotated[str, "fp32 or bf16."] = "fp32"
     box_threshold: Annotated[float, "Keep boxes down to this score; choose a higher one later, in SQL."] = 0.1
@@ -46,10 +50,10 @@ class ExtractConfig(Compute, Parsing):
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
         from macco.preprocess.detectors import detector_fingerprint
-        from macco.preprocess.graph.language import pipeline_fingerprint
+        from macco.preprocess.graph.parsers import parser_fingerprint
 
         shaping = {name: value for name, value in asdict(self).items() if name not in asdict(Compute())}
-        shaping["parser_fingerprint"] = pipeline_fingerprint(self.parser)
+        shaping["parser_fingerprint"] = parser_fingerprint(self.parser)
         shaping["detector_fingerprint"] = detector_fingerprint(self.detector)
         return shaping
 
@@ -85,7 +89,7 @@ class ExtractConfig(Compute, Parsing):
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""
         from macco.preprocess.detectors import check_detector
-        from macco.preprocess.graph.language import check_pipeline
+        from macco.preprocess.graph.parsers import check_parser
 
         if self.rules not in ("repaired", "original"):
             raise UserError(f"--rules is {self.rules!r}: choose repaired or original")
@@ -99,7 +103,7 @@ class ExtractConfig(Compute, Parsing):
         for name in ("max_boxes", "max_caption_chars", "max_pixels", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it is at least 1")
-        check_pipeline(self.parser)
+        check_parser(self.parser)
         check_detector(self.detector)
 
 

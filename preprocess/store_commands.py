@@ -13,6 +13,12 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
+Boxes = Annotated[
+    str | None,
+    typer.Option(
+        "--detector", help="Whose boxes, where the store has those of several (extract --reground)."
+    ),
+]
 Out = Annotated[str, typer.Option("--out", help="The store: a folder or any fsspec URL.")]
 
 
@@ -60,13 +66,14 @@ def stats(
     ] = DEFAULT_THRESHOLD,
     top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    detector: Boxes = None,
 ) -> None:
     """Count concepts and boxes."""
     from macco.pipeline.coverage import few_boxes
     from macco.pipeline.store import Store
     from macco.preprocess.look.stats import stats as overview
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector)
     show(overview(store, threshold=threshold, top=top), as_json)
     if line := few_boxes(store, threshold):
         print(line, file=sys.stderr)
@@ -96,8 +103,11 @@ def sql(
             "--read-only", help="Run one SELECT that reaches no file outside the store: SQL of others."
         ),
     ] = False,
+    detector: Boxes = None,
 ) -> None:
     """Ask SQL, one question or in a shell: views samples, concepts, boxes, triplets, images, ... (docs/sql.md).
+
+    `boxes` are the store's own, or those of --detector; `all_boxes` are those of every detector, by name.
 
     It is DuckDB as you run it: it may read and write your files. For SQL that is not yours there is --read-only.
 
@@ -115,6 +125,8 @@ def sql(
     from macco.preprocess.look.sql import query as ask
 
     store = Store.open(path)
+    if detector is not None:
+        store.choose_boxes(detector)
     if write_views:
         store.write_views()
     if query is not None:
@@ -136,12 +148,13 @@ def score(
     ] = DEFAULT_THRESHOLD,
     iou: Annotated[float, typer.Option(help="Overlap from which a box is right.")] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    detector: Boxes = None,
 ) -> None:
     """Compare a store with known truth: spans by (kind, start, end), boxes by overlap."""
     from macco.pipeline.store import Store
     from macco.preprocess.look.score import score as compare
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector)
     result = compare(store, truth, threshold, iou)
     rows = {
         name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
@@ -160,13 +173,14 @@ def compare(
     ] = DEFAULT_THRESHOLD,
     iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one.")] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    detector: Boxes = None,
 ) -> None:
     """Compare own annotations with a MACCO TSV's on the captions of both: equal spans, boxes that meet, by kind."""
     from macco.pipeline.store import Store
     from macco.preprocess.look.compare import as_rows
     from macco.preprocess.look.compare import compare as beside
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector)
     show(as_rows(beside(store, tsv, threshold, iou)), as_json)
     store.require_whole()
 
@@ -180,6 +194,7 @@ def view(
     ] = "true",
     limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+    detector: Boxes = None,
 ) -> None:
     """Write a page to look at: images with their boxes, captions with their concepts.
 
@@ -191,7 +206,7 @@ def view(
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector)
     count = write_page(store, out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
     store.require_whole()
@@ -242,6 +257,7 @@ def serve(
         typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.", show_envvar=True),
     ] = None,
     threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+    detector: Boxes = None,
 ) -> None:
     """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
 
@@ -255,7 +271,7 @@ def serve(
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
 
-    with closing(Gallery(Store.open(path))) as gallery:
+    with closing(Gallery(Store.open(path).choose_boxes(detector))) as gallery:
         gallery.start()
         listen(
             lambda key: store_app(gallery, threshold=threshold, token=key), host=host, port=port, token=token
@@ -301,6 +317,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone) to write.")],
     format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
     threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
+    detector: Boxes = None,
 ) -> None:
     """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV.
 
@@ -317,7 +334,7 @@ def export(
     writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
     if format not in writers:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector)
     store.require_whole()
     rows = writers[format](store, out, threshold, lambda line: print(line, file=sys.stderr))
     print(f"{rows} rows in {out}", file=sys.stderr if is_stream(out) else sys.stdout)

@@ -3,7 +3,7 @@
     python scripts/random_detectors.py DIR --vocab VOCAB [--small]
 
 DIR gets `groundingdino_swint_random.pth` with `bert-base-uncased/` beside it (groundingdino:DIR/...pth),
-`grounding-dino/` and `mm-grounding-dino/` (transformers:DIR/...). The architectures are the published
+`grounding-dino/`, `mm-grounding-dino/` and `owlv2/` (transformers:DIR/...). The architectures are the published
 ones; `--small` cuts layers, widths and image size, so that a test takes seconds. VOCAB is BERT's vocab.txt.
 Their boxes are noise: they show speed, and that parts fit.
 """
@@ -100,8 +100,171 @@ def write_transformers(folder: Path, bert: Path, kind: str, small: bool, seed: i
     return f"transformers:{folder}"
 
 
+def write_clip_tokenizer(folder: Path) -> int:
+    """A tokenizer of CLIP's kind that knows no merges, a token a character; returns its number of tokens."""
+    from transformers import CLIPTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    return len(tokens)
+
+
+def write_owlv2(folder: Path, small: bool, seed: int = 0) -> str:
+    """An owlv2 checkpoint, the base model's architecture; returns its spec."""
+    from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor
+
+    words = write_clip_tokenizer(folder)
+    text: dict[str, Any] = {"vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2}
+    vision: dict[str, Any] = {"image_size": 960, "patch_size": 16}
+    if small:
+        width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text |= width
+        vision = width | {"image_size": 64, "patch_size": 8}
+    config = Owlv2Config(text_config=text, vision_config=vision, projection_dim=text.get("hidden_size", 512))
+    model = Owlv2ForObjectDetection(config)
+    shake(model, seed)
+    model.save_pretrained(folder)
+    side = vision["image_size"]
+    Owlv2ImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def write_omdet(folder: Path, small: bool, seed: int = 0) -> str:
+    """An omdet-turbo checkpoint, the published Swin-T's architecture; returns its spec."""
+    from transformers import (
+        CLIPTextConfig,
+        DetrImageProcessor,
+        OmDetTurboConfig,
+        OmDetTurboForObjectDetection,
+        SwinConfig,
+    )
+
+    words = write_clip_tokenizer(folder)
+    text: dict[str, Any] = {"vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2}
+    swin: dict[str, Any] = {
+        "image_size": 640,
+        "out_features": ["stage2", "stage3", "stage4"],
+        "window_size": 7,
+    }
+    model: dict[str, Any] = {}
+    side = 640
+    if small:
+        side = 64
+        text |= SMALL_TEXT | {"hidden_size": 48}  # other than the decoder's, or transformers fails
+        swin |= SMALL_SWIN | {"image_size": side}
+        model = {
+            "num_queries": 20, "text_projection_in_dim": 48, "text_projection_out_dim": 48, "class_embed_dim": 48,
+            "task_encoder_hidden_dim": 32, "encoder_hidden_dim": 32, "decoder_hidden_dim": 32,
+            "vision_features_channels": [32, 32, 32], "encoder_in_channels": [48, 96, 192],
+            "encoder_dim_feedforward": 32, "decoder_dim_feedforward": 32, "decoder_num_layers": 2,
+            "encoder_attention_heads": 2, "decoder_num_heads": 2,
+        }  # fmt: skip
+        model["backbone_config"] = SwinConfig(**swin)
+        model["apply_layernorm_after_vision_backbone"] = False  # is for timm's backbone, the published one
+    config = OmDetTurboConfig(text_config=CLIPTextConfig(**text), image_size=side, **model)
+    made = OmDetTurboForObjectDetection(config)
+    shake(made, seed)
+    made.save_pretrained(folder)
+    DetrImageProcessor(size={"height": side, "width": side}, do_pad=False).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def write_sam3(folder: Path, small: bool, seed: int = 0) -> str:
+    """A sam3 checkpoint; returns its spec."""
+    from transformers import Sam3Config, Sam3ImageProcessor, Sam3Model
+
+    words = write_clip_tokenizer(folder)
+    text = {
+        "model_type": "clip_text_model", "vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2,
+        "hidden_size": 1024, "intermediate_size": 4096, "projection_dim": 512, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "max_position_embeddings": 32, "hidden_act": "gelu",
+    }  # fmt: skip
+    parts: dict[str, Any] = {}
+    side = 1008
+    if small:
+        side = 56
+        text |= SMALL_TEXT | {"projection_dim": 32}
+        wide = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        backbone = {
+            "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": side, "window_size": 2, "global_attn_indexes": [1],
+            "pretrain_image_size": 28,
+        }  # fmt: skip
+        sizes = [[16, 16], [8, 8], [4, 4]]
+        parts = {
+            "vision_config": {
+                "backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes,
+            },
+            "geometry_encoder_config": wide,
+            "detr_encoder_config": wide,
+            "detr_decoder_config": wide | {"num_queries": 12},
+            "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+        }  # fmt: skip
+    model = Sam3Model(Sam3Config(text_config=text, **parts))
+    shake(model, seed)
+    model.save_pretrained(folder)
+    Sam3ImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+def write_florence2(folder: Path, small: bool, seed: int = 0) -> str:
+    """A florence2 checkpoint, the base model's architecture; most of what its vocabulary has are places."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        PreTrainedTokenizerFast,
+    )
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    names += [f"<loc_{place}>" for place in range(1000)] + ["<image>"]
+    words = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, [], unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    text: dict[str, Any] = {
+        "model_type": "bart", "vocab_size": len(names), "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+        "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072, "max_position_embeddings": 4096,
+    }  # fmt: skip
+    vision: dict[str, Any] = {"projection_dim": 768}
+    side = 768
+    if small:
+        side = 64
+        wide = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+        text |= wide | {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        vision = {
+            "projection_dim": 32, "depths": [1, 1, 1, 1], "embed_dim": [8, 16, 16, 32], "num_heads": [1, 2, 2, 4],
+            "num_groups": [1, 2, 2, 4], "window_size": 4,
+        }  # fmt: skip
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=len(names) - 1)
+    model = Florence2ForConditionalGeneration(config)
+    shake(model, seed)
+    model.generation_config.no_repeat_ngram_size = 1  # else it says one place again and again
+    model.save_pretrained(folder)
+    CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+PHRASEWISE = {
+    "owlv2": write_owlv2, "omdet-turbo": write_omdet, "sam3": write_sam3, "florence2": write_florence2,
+}  # fmt: skip
+
+
 def main() -> None:
-    """Write all three and print their specs."""
+    """Write all and print their specs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--vocab", type=Path, required=True)
@@ -111,6 +274,8 @@ def main() -> None:
     print(write_original(args.out, args.small))
     for kind in ("grounding-dino", "mm-grounding-dino"):
         print(write_transformers(args.out / kind, args.out / BERT, kind, args.small))
+    for kind, write in PHRASEWISE.items():
+        print(write(args.out / kind, args.small))
 
 
 if __name__ == "__main__":

@@ -55,3 +55,13 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for kind in ("grounding-dino", "mm-grounding-dino"):
         specs[kind] = random_detectors.write_transformers(out / kind, bert, kind, small=True)
     return specs
+
+
+@pytest.fixture(scope="session")
+def phrasewise(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Likewise those that ask for each phrase by itself, by model_type."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    import random_detectors
+
+    out = tmp_path_factory.mktemp("phrasewise")
+    return {kind: write(out / kind, small=True) for kind, write in random_detectors.PHRASEWISE.items()}

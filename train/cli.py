@@ -155,7 +155,8 @@ def serve(
     if not runs and url is None:
         raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
     threshold = first.masks.box_score if first else 0.35
-    with closing(Gallery(Store.open(url))) if url else nullcontext() as gallery:
+    chosen = first.data.detector if first and first.data.store == url else ""
+    with closing(Gallery(Store.open(url).choose_boxes(chosen))) if url else nullcontext() as gallery:
         if gallery is not None:
             gallery.start()
         listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)

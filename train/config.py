@@ -62,9 +62,10 @@ class MaskConfig:
     rectangle: Share = 0.1  # how often a random rectangle is masked instead of boxes
     image_ratio: Share = 0.75  # share of the patches in that rectangle
     box_score: Share = 0.35  # boxes that score less are no boxes
+    random_boxes: Share = 0.0  # how often a box lies elsewhere: of its size, at a place drawn at random
 
     def __post_init__(self) -> None:
-        for name in ("text_ratio", "rectangle", "image_ratio", "box_score"):
+        for name in ("text_ratio", "rectangle", "image_ratio", "box_score", "random_boxes"):
             value = getattr(self, name)
             # What is text yet, resolve() makes a number of and checks.
             if not isinstance(value, str) and not 0 <= value <= 1:
@@ -78,6 +79,7 @@ class DataConfig:
     """What to train on, and how it is read."""
 
     store: str = ""
+    detector: str = ""  # whose boxes, where the store has those of several
     where: str = ""  # SQL over the columns of samples, concepts and boxes
     exclude: str = ""  # Parquet of images to leave out, by dataset, shard and key: what audit --out writes
     keep: Literal["all", "concept", "box"] = (

@@ -12,7 +12,7 @@ class Tables:
     """Where a store's shards lie. A store of ten thousand files is not opened whole for a few rows."""
 
     def __init__(self, store: Store) -> None:
-        self._url = store.url
+        self._store = store
         self._files = store.commits().files
 
     def file(self, shard: str) -> str:
@@ -22,7 +22,7 @@ class Tables:
     def of(self, shards: Sequence[str], negatives: Collection[str] = ()) -> dict[str, str]:
         """SQL of the rows of some shards, by the table's name; of their negatives, too, where any has some."""
         parts = parts_of(self._files, shards)
-        found = {name: scan(self._url, name, parts) for name in TABLES}
+        found = {name: self._store.scan(name, parts, self._files) for name in TABLES}
         if wrong := [shard for shard in shards if shard in negatives]:
-            found[NEGATIVES] = scan(self._url, NEGATIVES, wrong)
+            found[NEGATIVES] = scan(self._store.url, NEGATIVES, wrong)
         return found

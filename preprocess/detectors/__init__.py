@@ -3,29 +3,43 @@
 A detector is named by a spec:
 
 - `tiny`: the small model inside this package, for the demo corpus
+- `none`: nothing is looked for
+- `boxes:FILE`: boxes made elsewhere, Parquet or COCO JSON, by image and phrase
 - `groundingdino:swint`, `groundingdino:swinb`: the official weights, run by groundingdino-py
 - `groundingdino:FILE.pth`, `groundingdino:FILE.pth@CONFIG.py`: other weights of that kind
-- `transformers:NAME_OR_DIR`: a grounding-dino or mm-grounding-dino checkpoint (LLMDet is one)
+- `transformers:NAME_OR_DIR`: a checkpoint of grounding-dino, mm-grounding-dino (LLMDet is one), owlv2, omdet-turbo,
+  sam3 or florence2
+- `NAME`, `NAME:ARGUMENT`: what another package adds, by an entry point in the group `macco.detectors`
 
 Nothing is downloaded: a model that is not here raises a UserError with the command that gets it.
 """
 
 from typing import Any
 
-from macco.preprocess.detectors.detector import Detections, Detector, Settings
-from macco.preprocess.detectors.locate import locate
+from macco.preprocess.detectors.backends import backend
+from macco.preprocess.detectors.detector import Detections, Detector, Lookup, Settings
 
-__all__ = ["Detections", "Detector", "Settings", "check_detector", "detector_fingerprint", "load_detector"]
+__all__ = [
+    "Detections",
+    "Detector",
+    "Lookup",
+    "Settings",
+    "check_detector",
+    "detector_fingerprint",
+    "load_detector",
+]
 
 
 def check_detector(spec: str) -> None:
     """Raise UserError unless the files that `spec` names are here. Loads no model."""
-    locate(spec)
+    kind, name = backend(spec)
+    kind.check(name)
 
 
 def detector_fingerprint(spec: str) -> str:
-    """Name and content hash of the weights, configuration and vocabulary that `spec` names."""
-    return locate(spec).fingerprint()
+    """What says that two detectors give the same boxes: of a network, a hash of its weights and settings."""
+    kind, name = backend(spec)
+    return kind.fingerprint(name)
 
 
 def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) -> Detector:
@@ -34,18 +48,5 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     `device` is "auto" (CUDA where there is one, else CPU) or a torch device. Raises UserError for a
     missing or unfit model, or a device that is not there.
     """
-    from macco.pipeline.devices import choose_device
-    from macco.preprocess.detectors.batched import BatchedDetector, Network
-
-    files = locate(spec)
-    where = choose_device(device, mps="asked")
-    network: Network
-    if files.backend == "groundingdino":
-        from macco.preprocess.detectors.original import OriginalNetwork
-
-        network = OriginalNetwork(files, where)
-    else:
-        from macco.preprocess.detectors.huggingface import HuggingFaceNetwork
-
-        network = HuggingFaceNetwork(files.weights, where)
-    return BatchedDetector(network, files.fingerprint(), Settings(**settings))
+    kind, name = backend(spec)
+    return kind.load(name, device, Settings(**settings))

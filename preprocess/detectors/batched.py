@@ -1,5 +1,6 @@
 """Detection in batches, for any network of the GroundingDINO family."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from macco.preprocess.detectors.canvas import ImageLike, ImageRule, image_size, stack
-from macco.preprocess.detectors.detector import Detections, Settings
+from macco.preprocess.detectors.detector import ASKED, CUT, WORDLESS, Detections, Settings, gathered
 from macco.preprocess.detectors.prompts import Packed, Packer, Prompt, PromptBatch, phrase_scores, select
 
 
@@ -36,6 +37,7 @@ class BatchedDetector:
         self.fingerprint = fingerprint
         self.max_side = network.rule.longest
         self.settings = settings
+        self.counts: Counter[str] = Counter()
         self.passes = 0  # (image, prompt) pairs that the network has seen
 
     @torch.inference_mode()
@@ -47,6 +49,10 @@ class BatchedDetector:
         if len(images) != len(phrases):
             raise ValueError(f"{len(images)} images with {len(phrases)} lists of phrases")
         packed = self.network.packer(phrases)
+        for of_image in packed:
+            self.counts[ASKED] += sum(len(prompt.slots) for prompt in of_image.prompts)
+            self.counts[CUT] += of_image.cut
+            self.counts[WORDLESS] += int((of_image.slot_of < 0).sum())
         found: list[list[NDArray[np.float32]]] = [[] for _ in images]
         for canvas, sizes, batch in self._batches(images, packed):
             pixels, mask = stack([images[i] for i, _ in batch], sizes, canvas)
@@ -56,7 +62,7 @@ class BatchedDetector:
                 mine = rows[start:end, 1:].copy()  # k, x0, y0, x1, y1, score
                 mine[:, 0] = np.take(prompt.slots, mine[:, 0].astype(np.int64))
                 found[image].append(mine)
-        return [_detections(of_image.slot_of, rows) for of_image, rows in zip(packed, found, strict=True)]
+        return [gathered(of_image.slot_of, rows) for of_image, rows in zip(packed, found, strict=True)]
 
     def _ask(self, pixels: Tensor, mask: Tensor, prompts: list[Prompt]) -> NDArray[np.float32]:
         network, settings = self.network, self.settings
@@ -89,15 +95,3 @@ class BatchedDetector:
             for start in range(0, len(pairs), self.settings.batch_size):
                 batch = pairs[start : start + self.settings.batch_size]
                 yield canvas, [sizes[image] for image, _ in batch], batch
-
-
-def _detections(slot_of: NDArray[np.int64], parts: list[NDArray[np.float32]]) -> Detections:
-    """Rows of distinct phrases (slot, x0, y0, x1, y1, score) -> rows of the phrases as they were given."""
-    rows = np.concatenate([np.empty((0, 6), np.float32), *parts])
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]  # several prompts interleave their slots
-    starts = np.searchsorted(rows[:, 0], slot_of, "left")
-    counts = np.searchsorted(rows[:, 0], slot_of, "right") - starts
-    phrase = np.repeat(np.arange(len(slot_of), dtype=np.int32), counts)
-    place = np.arange(len(phrase)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    rows = rows[place]
-    return Detections(phrase, rows[:, 1:5], rows[:, 5])

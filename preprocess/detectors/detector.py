@@ -1,14 +1,21 @@
 """What a detector is, whichever network it has."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+# What detectors count, by these names in the records of shards: of the distinct phrases of each image
+ASKED: Final = "phrases asked"
+CUT: Final = "phrases cut: more tokens than the detector holds"
+WORDLESS: Final = "phrases without a word"
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,31 @@ class Detector(Protocol):
 
     fingerprint: str
     max_side: int  # pixels; a longer image is made smaller before it is looked at
+    counts: Counter[str]  # what was asked, and what could not be; whoever reads it empties it
 
     def detect(
         self, images: "Sequence[NDArray[np.uint8] | Image.Image]", phrases: Sequence[Sequence[str]]
     ) -> list[Detections]:
         """Boxes of `phrases[i]` in `images[i]` (RGB; arrays are height x width x 3)."""
+
+
+@runtime_checkable
+class Lookup(Protocol):
+    """What knows boxes by the name of an image, and needs no pixels."""
+
+    def look_up(
+        self, shard: str, names: Sequence[Sequence[str]], phrases: Sequence[Sequence[str]]
+    ) -> list[Detections]:
+        """Boxes of `phrases[i]` in the image of a shard that is called any of `names[i]`, the likeliest first."""
+
+
+def gathered(slot_of: NDArray[np.int64], parts: list[NDArray[np.float32]]) -> Detections:
+    """Rows of distinct phrases (slot, x0, y0, x1, y1, score) -> rows of the phrases as they were given."""
+    rows = np.concatenate([np.empty((0, 6), np.float32), *parts])
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]  # several prompts interleave their slots
+    starts = np.searchsorted(rows[:, 0], slot_of, "left")
+    counts = np.searchsorted(rows[:, 0], slot_of, "right") - starts
+    phrase = np.repeat(np.arange(len(slot_of), dtype=np.int32), counts)
+    place = np.arange(len(phrase)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    rows = rows[place]
+    return Detections(phrase, rows[:, 1:5], rows[:, 5])

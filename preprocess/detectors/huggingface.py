@@ -1,16 +1,14 @@
 """Checkpoints in the format of transformers: GroundingDINO, MM-GroundingDINO, LLMDet."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer
-from transformers.utils import logging
 
 from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.canvas import ImageRule
+from macco.preprocess.detectors.checkpoint import load_model, reading
 from macco.preprocess.detectors.prompts import Packer, PromptBatch
 
 # transformers finds the ends of phrases by these ids, whatever the vocabulary says.
@@ -21,21 +19,13 @@ class HuggingFaceNetwork:
     """A grounding-dino or mm-grounding-dino checkpoint from a local folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        logging.disable_progress_bar()
-        with _read(folder, "tokenizer"):
+        with reading(folder, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         for token, wired in WIRED_IDS.items():
             if tokenizer.convert_tokens_to_ids(token) != wired:
                 raise UserError(f"{folder}: the vocabulary must have {token!r} at {wired}, as BERT's has")
-        with _read(folder, "model"):
-            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-            )
-        wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys")}
-        if any(wrong.values()):
-            told = ", ".join(f"{len(keys)} {kind} {keys[:3]}" for kind, keys in wrong.items() if keys)
-            raise UserError(f"{folder}: the weights do not fit config.json: {told}")
-        self.model = model.eval().to(device)
+        model = load_model(AutoModelForZeroShotObjectDetection, folder)
+        self.model = model.to(device)
         self.device = device
         self.rule = _image_rule(folder)
         self.num_queries = int(model.config.num_queries)
@@ -53,18 +43,8 @@ class HuggingFaceNetwork:
         return out.logits, out.pred_boxes
 
 
-@contextmanager
-def _read(folder: Path, what: str) -> Iterator[None]:
-    """What transformers makes of a file that is damaged may be an error of any kind: one line."""
-    try:
-        yield
-    except Exception as error:
-        why = f"{type(error).__name__}: {str(error)[:200]}"
-        raise UserError(f"{folder}: its {what} cannot be read ({why}): run hf download again") from error
-
-
 def _image_rule(folder: Path) -> ImageRule:
-    with _read(folder, "preprocessor_config.json"):
+    with reading(folder, "preprocessor_config.json"):
         config = AutoImageProcessor.from_pretrained(folder, local_files_only=True).to_dict()
     shortest, longest = (dict(config["size"]).get(side) for side in ("shortest_edge", "longest_edge"))
     if not shortest or not longest:

@@ -11,7 +11,7 @@ from pathlib import Path
 from macco.pipeline.errors import UserError
 
 MODELS_VARIABLE = "MACCO_MODELS"  # folder of official .pth files and of bert-base-uncased
-FAMILY = ("grounding-dino", "mm-grounding-dino")
+FAMILY = ("grounding-dino", "mm-grounding-dino", "owlv2", "omdet-turbo", "sam3", "sam3_video", "florence2")
 RELEASES = "https://github.com/IDEA-Research/GroundingDINO/releases/download/"
 OFFICIAL = {  # name -> (release file, configuration that groundingdino-py ships)
     "swint": ("v0.1.0-alpha/groundingdino_swint_ogc.pth", "GroundingDINO_SwinT_OGC.py"),
@@ -30,6 +30,7 @@ class DetectorFiles:
     weights: Path  # .pth file | folder of a checkpoint
     config: Path | None = None  # groundingdino: its configuration; None = the official one that fits
     bert: Path | None = None  # groundingdino: folder with BERT's configuration and vocabulary
+    family: str = ""  # transformers: the model_type of its config.json
 
     def fingerprint(self) -> str:
         """Backend and content hash of every file that shapes the answer, wherever the files lie."""
@@ -56,7 +57,7 @@ def locate(spec: str) -> DetectorFiles:
     if name and backend == "transformers":
         return _transformers(name)
     raise UserError(
-        f"detector {spec!r} is unknown: choose tiny, groundingdino:swint, groundingdino:swinb, "
+        f"detector {spec!r} names no model: choose tiny, groundingdino:swint, groundingdino:swinb, "
         "groundingdino:FILE.pth or transformers:NAME_OR_DIR"
     )
 
@@ -141,7 +142,7 @@ def _transformers(name: str) -> DetectorFiles:
         raise UserError(f"{folder} holds a {kind} model: choose a checkpoint of {' or '.join(FAMILY)}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise UserError(f"{folder} has no weights: run hf download again, without a list of files")
-    return DetectorFiles("transformers", folder)
+    return DetectorFiles("transformers", folder, family=kind)
 
 
 def _cached(name: str, file_name: str) -> Path | None:

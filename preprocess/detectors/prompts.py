@@ -33,6 +33,7 @@ class Packed:
 
     slot_of: NDArray[np.int64]  # [phrases]: the distinct phrase that a given phrase is, or -1 if it is empty
     prompts: list[Prompt]
+    cut: int = 0  # distinct phrases that a prompt does not hold whole
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Packer:
         asked = [vocabulary[text] for text in distinct]
         bins = first_fit([len(ids) + 1 for _, ids in asked], self.room)
         prompts = [self._prompt(asked, slots_here) for slots_here in bins]
-        return Packed(np.array([slots.get(text, -1) for text in texts], np.int64), prompts)
+        cut = sum(vocabulary[text][0] != text for text in distinct)
+        return Packed(np.array([slots.get(text, -1) for text in texts], np.int64), prompts, cut)
 
     def _prompt(self, asked: list[tuple[str, list[int]]], slots: list[int]) -> Prompt:
         ids = [int(self.tokenizer.cls_token_id)]

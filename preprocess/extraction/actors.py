@@ -11,8 +11,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig
-from macco.preprocess.extraction.shard import Extractor, Graphs, Job
-from macco.preprocess.graph.scene_graphs import SceneGraphs
+from macco.preprocess.extraction.shard import Extractor, Job
+from macco.preprocess.graph.parser import Parsed
+from macco.preprocess.graph.parser import Parser as Graphs
+from macco.preprocess.graph.parsers import load_parser
 
 
 class _Actor:
@@ -26,8 +28,8 @@ class _Actor:
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     @cached_property
-    def graphs(self) -> SceneGraphs:
-        return SceneGraphs.load(self.config.parser, self.config.rules)
+    def graphs(self) -> Graphs:
+        return load_parser(self.config.parser, self.config.rules)
 
 
 class Parser(_Actor):
@@ -37,8 +39,8 @@ class Parser(_Actor):
         """Return once the model is loaded, and whenever asked: what answers is alive."""
         _ = self.graphs
 
-    def parse(self, captions: Sequence[str]) -> Graphs:
-        return self.graphs.parse(captions)
+    def parse(self, captions: Sequence[str], names: Sequence[str]) -> Parsed:
+        return self.graphs.parse(captions, names)
 
 
 class Grounder(_Actor):
@@ -64,16 +66,16 @@ class Grounder(_Actor):
         self._parser = parser
         return self.extractor.commit(self._store, job)
 
-    def _parse(self, captions: Sequence[str]) -> "Future[Graphs]":
-        return self._thread.submit(self._graphs_of, captions)
+    def _parse(self, captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
+        return self._thread.submit(self._graphs_of, captions, names)
 
-    def _graphs_of(self, captions: Sequence[str]) -> Graphs:
+    def _graphs_of(self, captions: Sequence[str], names: Sequence[str]) -> Parsed:
         if self._parser is not None:
             try:
-                graphs: Graphs = ray.get(self._parser.parse.remote(captions))
-                return graphs
+                parsed: Parsed = ray.get(self._parser.parse.remote(captions, names))
+                return parsed
             except RayTaskError:
                 raise
             except RayError:
                 self._parser = None
-        return self.graphs.parse(captions)
+        return self.graphs.parse(captions, names)

@@ -67,7 +67,7 @@ class Attempts:
         name = job.shard.name
         self._tries.pop(name, None)
         self.given_up[name] = why.strip().rsplit("\n", 1)[-1]
-        if not job.stage:  # what was to be replaced stays
+        if not job.stage and job.boxes is None:  # what was to be replaced stays
             record = {"shard": name, "input": job.shard.record(), "tries": tries, "error": why}
             try:
                 self.store.fail(name, record)

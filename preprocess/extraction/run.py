@@ -3,9 +3,11 @@
 import os
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from typing import Any
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.merge import put_together
@@ -13,9 +15,11 @@ from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
 from macco.preprocess.extraction.attempts import Attempts
-from macco.preprocess.extraction.inputs import work_of
+from macco.preprocess.extraction.inputs import Replacement, work_of
 from macco.preprocess.extraction.progress import RunProgress
-from macco.preprocess.extraction.shard import Extractor, Job
+from macco.preprocess.extraction.reground import begin
+from macco.preprocess.extraction.shard import Extractor, Job, parse_nothing
+from macco.preprocess.sources import Shard
 
 
 @dataclass
@@ -39,12 +43,37 @@ def extract_shards(
     is listed in the summary, and the others go on.
     """
     work = work_of(store, jobs, replace)
-    todo, skipped = work.todo, work.skipped
     for name in store.staged():  # by a run that was killed
         store.unstage(name)
     store.sweep_tables()
-    with _swept(store), RunProgress(len(jobs), skipped) as progress:
-        attempts = Attempts(store, run.retries, progress, work.replacements)
+    return _run(store, work.todo, work.skipped, config, run, work.replacements)
+
+
+def reground_shards(store: Store, name: str, config: ExtractConfig, run: RunConfig) -> Summary:
+    """Find the boxes of a further set in every committed shard that it lacks. Raises UserError as `extract_shards`."""
+    lacking = begin(store, name, config)
+    records = store.records()
+    jobs = [Job(_known(shard, records[shard]), boxes=name) for shard in lacking]
+    summary = _run(store, jobs, len(records) - len(jobs), config, changed(run, parse_workers=0), ())
+    store.write_views()
+    return summary
+
+
+def _known(name: str, record: Mapping[str, Any]) -> Shard:
+    """A committed shard: of an imported one, that it is read by its rows alone is enough."""
+    return Shard.of(record) or Shard(str(record.get("dataset", "")), name, "", "")
+
+
+def _run(
+    store: Store,
+    todo: Sequence[Job],
+    skipped: int,
+    config: ExtractConfig,
+    run: RunConfig,
+    replacements: Sequence[Replacement],
+) -> Summary:
+    with _swept(store), RunProgress(len(todo) + skipped, skipped) as progress:
+        attempts = Attempts(store, run.retries, progress, replacements)
         if not todo:
             pass  # not even the models are loaded
         elif run.workers == 0:
@@ -71,7 +100,7 @@ def _swept(store: Store) -> Iterator[None]:
 
 
 def _in_process(store: Store, todo: Sequence[Job], config: ExtractConfig, attempts: Attempts) -> None:
-    extractor = Extractor(config)
+    extractor = Extractor(config, parse_nothing if todo[0].boxes is not None else None)
     pending = deque(todo)
     while pending:
         job = pending.popleft()

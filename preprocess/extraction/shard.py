@@ -16,20 +16,24 @@ import pyarrow as pa
 from PIL.Image import Image
 
 from macco.pipeline.pictures import Decoded, ImageError, decode
-from macco.pipeline.schema import OBJECT, OK, TABLES, Concept, Status
+from macco.pipeline.schema import OBJECT, OK, TABLES, Status, sample_id
 from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
-from macco.preprocess.detectors import Detections
-from macco.preprocess.extraction.tables import Found, Row, ShardTables
-from macco.preprocess.graph.refusal import caption_status
+from macco.preprocess.detectors import Detections, Lookup
+from macco.preprocess.extraction.reground import reground
+from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
+from macco.preprocess.graph.parser import Parsed
+from macco.preprocess.graph.parsers import load_parser
+from macco.preprocess.graph.refusal import CaptionError, caption_status
 from macco.preprocess.sources import Shard, SourceImage
 from macco.preprocess.sources.content import Content
 
 CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
 
-Graphs = list[list[Concept]]
-Parse = Callable[[Sequence[str]], "Future[Graphs]"]  # starts parsing captions
+Parse = Callable[
+    [Sequence[str], Sequence[str]], "Future[Parsed]"
+]  # starts parsing captions of samples by name
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,19 @@ class Job:
     shard: Shard
     redo: frozenset[int] | None = None
     stage: bool = False  # write it beside what the store holds: it is to take the place of something there
+    boxes: str | None = None  # find boxes for what the store holds, a further set of this name
+
+
+def parse_nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
+    """What stands for a parser where no caption is read."""
+    raise AssertionError("no caption is read where boxes alone are asked for")
 
 
 def parse_here(config: ExtractConfig) -> Parse:
     """Parse in a thread of this process."""
-    from macco.preprocess.graph.scene_graphs import SceneGraphs
-
-    graphs = SceneGraphs.load(config.parser, config.rules)
+    parser = load_parser(config.parser, config.rules)
     thread = ThreadPoolExecutor(1, "macco-parse")
-    return lambda captions: thread.submit(graphs.parse, captions)
+    return lambda captions, names: thread.submit(parser.parse, captions, names)
 
 
 @dataclass
@@ -83,7 +91,7 @@ class _Chunk:
 
     pictures: list[_Picture]
     rows: list[Row]
-    graphs: "Future[Graphs]"
+    graphs: "Future[Parsed]"
 
 
 class Extractor:
@@ -110,6 +118,8 @@ class Extractor:
         Of a job with `redo` only those rows are extracted, and the rest is taken from what the store holds.
         """
         shard, redo = job.shard, job.redo
+        if job.boxes is not None:
+            return reground(self.detector, store, shard.name, job.boxes)
         tables, record = self.extract(shard, redo)
         if redo is not None:
             tables = _merge({name: store.table(name, shard.name) for name in TABLES}, tables, redo)
@@ -123,6 +133,8 @@ class Extractor:
         """Return the shard's tables (see pipeline.schema) and its record: input, versions, seconds per step."""
         clock = _Clock()
         start = time.monotonic()
+        self.detector.counts.clear()
+        counts: Counter[str] = Counter()
         tables = ShardTables(shard.dataset, shard.name)
         content, stamp = (
             Content(shard.url),
@@ -130,10 +142,15 @@ class Extractor:
         )  # of the file as it is before it is read
         for chunk in _ahead(self._chunks(shard, only, clock, content)):
             with clock("parse"):
-                for row, graph in zip(chunk.rows, chunk.graphs.result(), strict=True):
-                    row.graph = graph
+                parsed = chunk.graphs.result()
+                counts.update(parsed.counts)
+                for row, graph in zip(chunk.rows, parsed.graphs, strict=True):
+                    if isinstance(graph, CaptionError):
+                        row.status, row.error = graph
+                    else:
+                        row.graph = graph
             with clock("ground"):
-                self._ground(chunk.pictures)
+                self._ground(shard.name, chunk.pictures)
             with clock("rows"):
                 for picture in chunk.pictures:
                     tables.add(picture.source, picture.image, picture.rows, picture.found)
@@ -142,6 +159,7 @@ class Extractor:
             "dataset": shard.dataset,
             "input": shard.record() | {"fingerprint": stamp, "content": content.record()},
             "max_side": self.detector.max_side,
+            "counts": {name: n for name, n in sorted((counts + self.detector.counts).items()) if n},
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
             | {"python": platform.python_version()},
@@ -161,7 +179,12 @@ class Extractor:
                 for picture in pictures:
                     self._decode(picture)
             rows = [row for picture in pictures for row in picture.good()]
-            yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows]))
+            names = [
+                sample_id(shard.dataset, shard.name, picture.source.key, row.caption_id)
+                for picture in pictures
+                for row in picture.good()
+            ]
+            yield _Chunk(pictures, rows, self.parse([row.caption or "" for row in rows], names))
 
     def _numbered(self, shard: Shard, only: Collection[int] | None, content: Content) -> Iterator[_Picture]:
         number = count()
@@ -187,23 +210,32 @@ class Extractor:
                 for row in picture.rows:
                     row.status, row.error = error.status, str(error)
 
-    def _ground(self, pictures: Sequence[_Picture]) -> None:
+    def _ground(self, shard: str, pictures: Sequence[_Picture]) -> None:
         """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
         asked = [(picture, picture.image.image, picture.phrases()) for picture in pictures if picture.image]
         asked = [one for one in asked if one[2]]
-        results = self._detect([image for _, image, _ in asked], [phrases for _, _, phrases in asked])
-        for (picture, _, phrases), result in zip(asked, results, strict=True):
+        images, phrases = [image for _, image, _ in asked], [own for _, _, own in asked]
+        results: Sequence[Detections | Exception]
+        if isinstance(self.detector, Lookup):
+            sources = [picture.source for picture, _, _ in asked]
+            names = [image_names(one.key, one.member, one.source) for one in sources]
+            results = self.detector.look_up(shard, names, phrases)
+        else:
+            results = self._detect(images, phrases)
+        for (picture, _, own), result in zip(asked, results, strict=True):
             if isinstance(result, Exception):
                 picture.refuse(Status.GROUNDING_FAILED, f"{type(result).__name__}: {result}")
                 continue
-            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(phrases)}
+            of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(own)}
             picture.found = {phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()}
 
     def _detect(self, pictures: list[Image], phrases: list[list[str]]) -> list[Detections | Exception]:
         """Detect in all pictures at once; where that fails, one by one, so that only the bad ones fail."""
+        before = Counter(self.detector.counts)
         try:
             return list(self.detector.detect(pictures, phrases))
         except Exception:
+            self.detector.counts = before
             results: list[Detections | Exception] = []
             for picture, asked in zip(pictures, phrases, strict=True):
                 try:

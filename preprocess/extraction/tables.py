@@ -108,5 +108,12 @@ class ShardTables:
         return tables
 
 
+def image_names(key: str, member: str | None, source: str) -> list[str]:
+    """What an image may be called elsewhere: its key, the name of its file, that without folders or ending."""
+    path = member or source
+    base = path.rsplit("/", 1)[-1]
+    return list(dict.fromkeys([key, path, base, base.rpartition(".")[0] or base]))
+
+
 def _box_rows(corners: NDArray[np.float32], scores: NDArray[np.float32]) -> list[tuple[float, ...]]:
     return [(*box, score) for box, score in zip(corners.tolist(), scores.tolist(), strict=True)]

@@ -19,6 +19,7 @@ from macco.preprocess.graph.language import load_pipeline
 from macco.preprocess.graph.lexicon import BE
 from macco.preprocess.graph.reading import places, read, readable
 from macco.preprocess.graph.repairs import repair
+from macco.preprocess.graph.sentences import joined, sentences
 from macco.preprocess.graph.words import Chunk, Sentence, Word
 
 __all__ = ["RULES", "SceneGraphs", "places", "readable"]
@@ -52,16 +53,21 @@ class SceneGraphs:
         return cls(load_pipeline(parser), rules=rules)
 
     def parse(self, captions: Sequence[str]) -> list[list[Concept]]:
-        """The concepts of each caption; equal captions are parsed once."""
-        unique = list(dict.fromkeys(captions))
-        reads = [read(caption[: self.nlp.max_length], self._is_word) for caption in unique]
+        """The concepts of each caption, sentence by sentence; equal captions, and sentences, are parsed once."""
+        parts = {caption: sentences(caption[: self.nlp.max_length]) for caption in captions}
+        unique = list(dict.fromkeys(text for of_caption in parts.values() for _, text in of_caption))
+        reads = [read(text, self._is_word) for text in unique]
         docs = self.nlp.pipe((text for text, _ in reads), batch_size=256)
         with _no_collection():
             graphs = {
-                caption: self.concepts(doc, caption, aligned)
-                for caption, (_, aligned), doc in zip(unique, reads, docs, strict=True)
+                text: self.concepts(doc, text, aligned)
+                for text, (_, aligned), doc in zip(unique, reads, docs, strict=True)
             }
-        return [graphs[caption] for caption in captions]
+            whole = {
+                caption: joined([(start, graphs[text]) for start, text in of_caption])
+                for caption, of_caption in parts.items()
+            }
+        return [whole[caption] for caption in captions]
 
     def concepts(self, doc: Doc, caption: str, aligned: Aligned | None = None) -> list[Concept]:
         """The concepts of one parsed caption: objects, attributes, relations, each by position.

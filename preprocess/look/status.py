@@ -1,6 +1,7 @@
 """How far a store is, and what failed."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from macco.pipeline.query import connect
@@ -23,6 +24,7 @@ def status(store: Store) -> dict[str, Any]:
         samples = connection.execute(counted).fetchall()
         seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
         inputs = connection.execute(_INPUTS).fetchall()
+    asked = counts(store)
     there = {*commits.shards, *commits.damaged}
     failed = {
         name: record["error"].strip().rsplit("\n", 1)[-1]
@@ -39,10 +41,25 @@ def status(store: Store) -> dict[str, Any]:
         ],
         "settings": store.description()["settings"],
     }
+    if store.groundings():
+        found["boxes"] = {
+            name: {"shards": len(store.grounded(name) & {*commits.shards}), **settings}
+            for name, settings in store.groundings().items()
+        }
+    if asked:
+        found["counts"] = dict(sorted(asked.items()))
     if commits.damaged:
         found["shards"]["not whole"] = dict(sorted(commits.damaged.items())[:SHOWN])
     if commits.foreign:
         found["files of no shard"] = [*commits.foreign[:SHOWN]]
+    return found
+
+
+def counts(store: Store) -> Counter[str]:
+    """What the parser and the detector could not do with captions and phrases, over all shards, by what it was."""
+    found: Counter[str] = Counter()
+    for record in store.records().values():
+        found.update(record.get("counts") or {})
     return found
 
 

@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 VOCABULARY = 300
 
 
-def write_t5(folder: Path) -> str:
+def write_t5(folder: Path, layers: int = 1) -> str:
     """Write both; returns the folder."""
     torch.manual_seed(5)
     config = T5Config(
-        vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_decoder_layers=2, num_heads=2,
+        vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=layers, num_decoder_layers=2, num_heads=2,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
     )  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(folder)

@@ -122,7 +122,7 @@ def build(
                 whole = False  # all samples of these files are there, and wanted
                 for level in LEVELS:
                     of = samples if level == "samples" else wanted
-                    rows = selection.counted(level, of, part, store.url, whole=whole)
+                    rows = selection.counted(level, of, part, store, commits.files, whole=whole)
                     found = connection.execute(f"SELECT {_counts(selection.at(level))} {rows}").fetchone()
                     counts[level] += found
                     if level == "samples" and found is not None:
@@ -133,7 +133,7 @@ def build(
                     for shard in (shard for name in names for shard in within[name]):
                         selected[begins[shard] : begins[shard + 1]] = True
                     continue
-                rows = selection.relation(level, wanted, part, store.url)
+                rows = selection.relation(level, wanted, part, store, commits.files)
                 sql = f'SELECT DISTINCT "first" + row AS place {rows} JOIN _shards USING (shard) WHERE {condition}'
                 selected[connection.execute(sql).fetchnumpy()["place"]] = True
                 if unwanted is not None:
@@ -163,7 +163,8 @@ def build(
         log(f"  of {int(heads.sum()):,} images: one caption of each in an epoch")
     if not total:
         raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
-    return replace(_pieces(shards, files, sizes, selected, heads, repr(selection)), excluded=dropped)
+    known = repr(selection) + (f" boxes of {store.boxes_of}" if store.boxes_of else "")
+    return replace(_pieces(shards, files, sizes, selected, heads, known), excluded=dropped)
 
 
 # The rows of images that are to be left out, and which of these each is.

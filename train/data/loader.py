@@ -1,5 +1,6 @@
 """Batches by worker processes: the same ones for any number of workers, and again after a resume."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -80,7 +81,7 @@ def open_loader(
     selection = Selection.of(data.where, recipe.masks, data.keep)
     if data.cache:
         ImageCache.open(data.cache)
-    store = Store.open(data.store)
+    store = Store.open(data.store).choose_boxes(data.detector)
     store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
@@ -120,6 +121,11 @@ class Loaded:
     batch: Batch | None
     broken: list[str]  # of images that were replaced: sample id and why
     error: str | None = None  # why there is no batch
+    cut: tuple[int, int, int] = (
+        0,
+        0,
+        0,
+    )  # captions, those with more tokens than fit, concepts beyond the cut
 
     def pin_memory(self) -> "Loaded":
         """Called by DataLoader."""
@@ -174,19 +180,22 @@ class Batches(Dataset[Loaded]):
 
     def __getitem__(self, place: tuple[int, int]) -> Loaded:
         epoch, step = place
-        share, broken = self.plan.share, list[str]()
+        share, broken, cut = self.plan.share, list[str](), Counter[str]()
         try:
-            made = [self._make(epoch, step * share + k, broken) for k in range(share)]
-            return Loaded(self.plan.recipe.collate(made), broken)
+            made = [self._make(epoch, step * share + k, broken, cut) for k in range(share)]
+            counts = share, cut["captions"], cut["concepts"]
+            return Loaded(self.plan.recipe.collate(made), broken, cut=counts)
         except UserError as error:  # DataLoader would wrap its message in a traceback
             return Loaded(None, broken, str(error))
 
-    def _make(self, epoch: int, position: int, broken: list[str]) -> Any:
+    def _make(self, epoch: int, position: int, broken: list[str], cut: "Counter[str]") -> Any:
         plan = self.plan
         for _ in range(TRIES):
             number, sample = self._samples(epoch, position)
             try:
-                return plan.recipe.make(sample, np.random.default_rng((plan.seed, epoch, number)))
+                made = plan.recipe.make(sample, np.random.default_rng((plan.seed, epoch, number)))
+                self._count(sample, cut)
+                return made
             except BrokenImageError as error:
                 broken.append(f"{sample.id}: {error}")
                 # Not the next in this batch, which would be in it twice and its own negative.
@@ -194,6 +203,13 @@ class Batches(Dataset[Loaded]):
         raise UserError(
             f"{TRIES} images in a row cannot be read, the last {broken[-1]}: are the shards where they were?"
         )
+
+    def _count(self, sample: Sample, cut: "Counter[str]") -> None:
+        """Count a caption that is cut. A token has a byte at least: most captions need no second look."""
+        tokenize = self.plan.recipe.tokenize
+        if len(sample.caption.encode()) > tokenize.context - 2 and (tokens := tokenize(sample.caption)).cut:
+            cut["captions"] += 1
+            cut["concepts"] += sum(tokens.beyond(concept.spans) for concept in sample.concepts)
 
 
 class _Places(Sampler[tuple[int, int]]):
@@ -222,6 +238,7 @@ class Loader(Generic[B]):
         self.epoch = self.step = 0
         self.broken = 0  # images replaced so far, in the batches handed out
         self.broken_examples: list[str] = []
+        self.captions = self.captions_cut = self.concepts_cut = 0  # handed out so far; see Loaded.cut
         workers = plan.data.workers
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "batch_size": None}
         # DataLoader draws seeds for its workers, unused here: not from the generator of the training.
@@ -257,11 +274,25 @@ class Loader(Generic[B]):
         loaded, most = next(self._stream), self.plan.data.max_broken
         self.broken += len(loaded.broken)
         self.broken_examples = (self.broken_examples + loaded.broken)[:10]
+        self.captions += loaded.cut[0]
+        self.captions_cut += loaded.cut[1]
+        self.concepts_cut += loaded.cut[2]
         if loaded.batch is not None and self.broken <= most:
             return loaded.batch  # type: ignore[return-value]  # the recipe's kind
         self.close()
         limit = f"{self.broken} images could not be read, more than {most}, such as"
         raise UserError(loaded.error or " ".join([limit, *self.broken_examples[:1]]))
+
+    def said_of_cuts(self) -> str | None:
+        """A line on captions that have more tokens than the model reads; None where there are none so far."""
+        if not self.captions_cut:
+            return None
+        share = 100 * self.captions_cut / self.captions
+        return (
+            f"{self.captions_cut:,} of {self.captions:,} captions ({share:.1f} %) have more than the "
+            f"{self.plan.recipe.tokenize.context} tokens that the model reads, and are cut; "
+            f"{self.concepts_cut:,} concepts lie beyond, and are not masked"
+        )
 
     def close(self) -> None:
         """Stop the workers; the next batch starts them again."""

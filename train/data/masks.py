@@ -130,6 +130,8 @@ def draw(
     phrases: dict[int, list[Grounded]] = defaultdict(list)
     words: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for concept in concepts:
+        if tokens.beyond(concept.spans):  # the model does not read it: neither words nor boxes are masked
+            continue
         if concept.kind in kinds and (spans := _words(concept, caption, config)):
             phrases[concept.phrase].append(concept)
             words[concept.phrase] += spans
@@ -142,7 +144,18 @@ def draw(
     text = [span for each in masked for span in words[each]]
     if by_chance:
         return Drawn(tokens, text, [], crop, rectangle=_rectangle(grid, config.image_ratio, random))
-    return Drawn(tokens, text, [c.boxes for c in phrases[phrase]] if phrase is not None else [], crop)
+    boxes = [c.boxes for c in phrases[phrase]] if phrase is not None else []
+    if config.random_boxes and boxes:  # the last that is drawn: without it, all else is as it was
+        boxes = [elsewhere(np.concatenate(boxes), config.random_boxes, random)]
+    return Drawn(tokens, text, boxes, crop)
+
+
+def elsewhere(boxes: NDArray[np.float32], share: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """The boxes [K, 4] in 0..1, each with this chance moved to a random place inside the image, its size kept."""
+    moved = random.random(len(boxes)) < share
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    corners = random.random((len(boxes), 2), np.float32) * (1 - sizes).clip(0)
+    return np.where(moved[:, None], np.concatenate([corners, corners + sizes], 1), boxes)
 
 
 def masks(drawn: Sequence[Drawn], length: int, grid: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -141,7 +141,7 @@ class Fetch:
 
         siblings: they bring the other captions of their image, as far as those are selected, and paraphrases.
         """
-        self._store = Store.open(data.store)
+        self._store = Store.open(data.store).choose_boxes(data.detector)
         self._negatives = negatives
         self._box_score = box_score
         self._with_units, self._with_siblings = units, siblings
@@ -191,12 +191,12 @@ class Fetch:
         concepts = do.execute(
             f"SELECT slot, {_NUMBER.format('concept_id')} AS number, list_position({list(KINDS)}, kind) - 1 AS kind, "
             f'{_NUMBER.format("coalesce(owner_id, concept_id)")} AS phrase, start, "end", head_start, head_end '
-            f"{self._selection.relation('concepts', own, files, store)} "
+            f"{self._selection.relation('concepts', own, files, self._store, self._held)} "
             f"WHERE {self._selection.all('concepts')} ORDER BY slot, number, part"
         ).fetchnumpy()
         boxes = do.execute(
             f"SELECT slot, {_NUMBER.format('concept_id')} AS number, x0, y0, x1, y1 "
-            f"{self._selection.relation('boxes', own, files, store)} "
+            f"{self._selection.relation('boxes', own, files, self._store, self._held)} "
             f"WHERE {self._selection.all('boxes')} ORDER BY slot, number, x0, y0, x1, y1"
         ).fetchnumpy()
         wrong, regions = self._wrong(shards), self._regions(files)
@@ -216,7 +216,7 @@ class Fetch:
         if self._box_score is None:
             return None
         found: dict[str, Any] = self._connection.execute(
-            f"SELECT slot, x0, y0, x1, y1, max(score) AS score FROM {scan(self._store.url, 'boxes', files)} "
+            f"SELECT slot, x0, y0, x1, y1, max(score) AS score FROM {self._store.scan('boxes', files, self._held)} "
             "JOIN (SELECT slot, dataset, shard, key FROM _samples) USING (dataset, shard, key) "
             "WHERE score >= ? GROUP BY ALL ORDER BY slot, score DESC, x0, y0, x1, y1",
             [self._box_score],

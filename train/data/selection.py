@@ -1,6 +1,6 @@
 """What to train on, as SQL: clauses over samples, concepts and boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -10,12 +10,14 @@ import pyarrow as pa
 from macco.pipeline.errors import UserError
 from macco.pipeline.readonly import conjuncts, seal
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from macco.pipeline.store import Store
 from macco.pipeline.tags import TAGS
 from macco.pipeline.views import GROUNDS, Files, quote, scan
 from macco.train.config import MaskConfig
 from macco.train.data.masks import masked_kinds
 
 Level = Literal["samples", "concepts", "boxes"]
+Held = Mapping[str, str]  # the file of each shard
 LEVELS: Final[tuple[Level, ...]] = ("samples", "concepts", "boxes")
 
 _FIELDS = {field.name: field for schema in (SAMPLES, CONCEPTS, BOXES) for field in schema}
@@ -70,16 +72,17 @@ class Selection:
         """The conditions at one level, at least one."""
         return [clause.sql for clause in self.clauses if clause.level == level] or ["true"]
 
-    def relation(self, level: Level, samples: str, files: Files, store: str) -> str:
+    def relation(self, level: Level, samples: str, files: Files, store: Store, held: Held) -> str:
         """SQL of the rows at a level, all columns, before that level's own conditions.
 
         `samples` is the SQL of the samples wanted; `files` are the store's Parquet files that hold
-        them. A concept has a row for each of its spans; a box one for each concept that it grounds.
+        them, `held` those of all shards. A concept has a row for each of its spans; a box one for each concept
+        that it grounds.
         """
         if level == "samples":
             return f"FROM ({samples})"
         concepts = (
-            f"FROM (SELECT s.*, {_list('c', _CONCEPT)} FROM {scan(store, 'concepts', files)} c "
+            f"FROM (SELECT s.*, {_list('c', _CONCEPT)} FROM {scan(store.url, 'concepts', files)} c "
             f"JOIN ({samples}) s USING (sample_id))"
         )
         if level == "concepts":
@@ -87,10 +90,12 @@ class Selection:
         return (
             f"FROM (SELECT c.*, {_list('b', _BOX)} FROM ("
             f"SELECT *, unnest({GROUNDS}) AS grounds {concepts} WHERE part = 0 AND {self.all('concepts')}"
-            f") c JOIN {scan(store, 'boxes', files)} b ON b.concept_id = c.grounds)"
+            f") c JOIN {store.scan('boxes', files, held)} b ON b.concept_id = c.grounds)"
         )
 
-    def counted(self, level: Level, samples: str, files: Files, store: str, *, whole: bool) -> str:
+    def counted(
+        self, level: Level, samples: str, files: Files, store: Store, held: Held, *, whole: bool
+    ) -> str:
         """SQL of the rows that are counted for people: as `relation`, but each box once where that can be.
 
         whole: no sample of these files was dropped. Their concepts and boxes need then not be joined with them.
@@ -100,11 +105,11 @@ class Selection:
             and level != "samples"
             and all(clause.alone for clause in self.clauses if clause.level == level)
         ):
-            return f"FROM (SELECT * FROM {scan(store, level, files)} SEMI JOIN _shards USING (shard))"
+            return f"FROM (SELECT * FROM {store.scan(level, files, held)} SEMI JOIN _shards USING (shard))"
         if level == "boxes" and not any(clause.mixed for clause in self.clauses):
-            boxes = f"{scan(store, 'boxes', files)} b"
+            boxes = f"{store.scan('boxes', files, held)} b"
             return f"FROM (SELECT s.*, {_list('b', _BOX)} FROM {boxes} JOIN ({samples}) s USING (sample_id))"
-        return self.relation(level, samples, files, store)
+        return self.relation(level, samples, files, store, held)
 
     def survivors(self) -> tuple[Level, str]:
         """The level whose rows decide which samples stay, and the condition on them."""

@@ -1,5 +1,6 @@
 """Captions to token ids, each with the characters of the caption that it stands for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,12 +20,18 @@ Word = tuple[tuple[int, int, int], ...]  # id, and characters [start, end) of th
 class Tokens:
     """One caption: token i stands for the characters [starts[i], ends[i]), none where they are equal.
 
-    All three are int64 [L], start and end tokens (which stand for no characters) included.
+    All three are int64 [L], start and end tokens (which stand for no characters) included. `cut` is set where the
+    caption has more tokens than the model's context: what follows the last token's characters is not seen.
     """
 
     ids: NDArray[np.int64]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    cut: bool = False
+
+    def beyond(self, spans: Iterable[tuple[int, int]]) -> bool:
+        """Whether a concept lies wholly beyond the cut."""
+        return self.cut and min(start for start, _ in spans) >= self.ends.max()
 
     @property
     def words(self) -> NDArray[np.bool_]:
@@ -63,7 +70,7 @@ class Tokenize:
         """Tokenize one caption, cut at the context length, with its last token kept for the end."""
         cleaned = clean(caption, self.tokenizer.clean_fn)
         simple = isinstance(self.tokenizer, SimpleTokenizer)
-        ids, places = self._simple(cleaned.text) if simple else self._fast(cleaned.text)
+        ids, places, whole = self._simple(cleaned.text) if simple else self._fast(cleaned.text)
         starts, ends = [0] * len(ids), [0] * len(ids)
         for number, (first, last) in enumerate(places):
             # Sentencepiece counts the space before a word as the word's.
@@ -72,9 +79,11 @@ class Tokenize:
             if first < last:
                 starts[number] = min(cleaned.starts[first:last])
                 ends[number] = max(cleaned.ends[first:last])
-        return Tokens(np.array(ids, np.int64), np.array(starts, np.int64), np.array(ends, np.int64))
+        return Tokens(
+            np.array(ids, np.int64), np.array(starts, np.int64), np.array(ends, np.int64), not whole
+        )
 
-    def _simple(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _simple(self, text: str) -> tuple[list[int], list[tuple[int, int]], bool]:
         """SimpleTokenizer.encode, keeping places."""
         t = self.tokenizer
         ids, places = [t.sot_token_id], [(0, 0)]
@@ -83,8 +92,9 @@ class Tokenize:
             for number, start, end in self._words.get(word) or self._word(word):
                 ids.append(number)
                 places.append((first + start, first + end))
+        whole = len(ids) < self.context
         ids, places = ids[: self.context - 1], places[: self.context - 1]
-        return [*ids, t.eot_token_id], [*places, (0, 0)]
+        return [*ids, t.eot_token_id], [*places, (0, 0)], whole
 
     def _word(self, word: str) -> Word:
         """Ids and places of a word of a SimpleTokenizer, whose letters are bytes of UTF-8."""
@@ -99,10 +109,11 @@ class Tokenize:
         self._words[word] = tuple(found)
         return self._words[word]
 
-    def _fast(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _fast(self, text: str) -> tuple[list[int], list[tuple[int, int]], bool]:
         t = self.tokenizer
         found = t.tokenizer(text, max_length=self.context, truncation=True, return_offsets_mapping=True)
         ids, places = list(found["input_ids"]), list(found["offset_mapping"])
+        whole = not found.encodings[0].overflowing
         if t.strip_sep_token:
             ids = [0 if number == t.tokenizer.sep_token_id else number for number in ids]
-        return ids, places
+        return ids, places, whole

@@ -51,7 +51,9 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
     device = choose_device(config.device)
     if not config.data.store:
         raise UserError("no store to train on: give --store STORE")
-    opened = Store.open(config.data.store)  # before any weights are fetched
+    opened = Store.open(config.data.store).choose_boxes(
+        config.data.detector
+    )  # before any weights are fetched
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
@@ -65,6 +67,8 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         def loader_of(store: str, where: str) -> Loader[Any]:
             exclude = config.data.exclude if store == config.data.store else ""
             data = replace(config.data, store=store, where=where, exclude=exclude)
+            if store != config.data.store and not Store.open(store).groundings():
+                data = replace(data, detector="")  # it has its own alone
             recipe = objective.recipe(model, start.tokenizer, data, device, say)
             return open_loader(data, recipe, seed=config.seed, log=say)
 
@@ -126,6 +130,8 @@ def warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
                 f"warning: {with_others:,} of {there:,} captions have another of their image, or a paraphrase; the "
                 "rest is in no term that reads one: loosen --where, or see: macco-train import-texts"
             )
+    if store.description()["settings"].get("detector") == "none":
+        return
     if boxes and not _any_box(plan, store):
         yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
 
@@ -138,7 +144,7 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
         for file in dict.fromkeys(commits.files.values()):
             part = commits.parts([file])
             samples = f"SELECT * FROM {scan(store.url, 'samples', part)} WHERE {selection.all('samples')}"
-            boxes = selection.relation("boxes", samples, part, store.url)
+            boxes = selection.relation("boxes", samples, part, store, commits.files)
             if connection.execute(f"SELECT 1 {boxes} WHERE {selection.all('boxes')} LIMIT 1").fetchone():
                 return True
     return False
@@ -187,6 +193,7 @@ class Loop:
         self.state, self.loader, self.judges, self.benchmarks = state, loader, judges, benchmarks
         self.folder, self.metrics, self.log = run, metrics, log
         self.window = LossWindow()
+        self.told = False  # whether captions are cut
         self.seconds = 0.0  # of the steps since the last row: saving and validating are left out
 
     def run(self, stop: Callable[[], bool]) -> bool:
@@ -244,6 +251,12 @@ class Loop:
             "broken_images": float(self.loader.broken),
         }
         seconds, self.seconds = self.seconds, 0.0
+        if cut := self.loader.said_of_cuts():
+            row["captions_cut"] = self.loader.captions_cut / self.loader.captions
+            row["concepts_cut"] = float(self.loader.concepts_cut)
+            if not self.told or t.step == t.total:
+                self.log(cut)
+            self.told = True
         if self.metrics is not None:
             self.metrics.write({"step": t.step} | row)
         shown = "  ".join(f"{name} {value:.4f}{self._weight(name)}" for name, value in losses.items())

@@ -63,9 +63,16 @@ def write_report(run: Path) -> None:
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     curves = (_curve(name, [(row["step"], row[name]) for row in rows if name in row]) for name in names)
     step = checkpoint.load(run, checkpoint.LATEST)["step"]
+    facts = (
+        f"{step} steps; {config.model.name}; PyTorch {torch.__version__}, Python {platform.python_version()}"
+    )
+    cut = next((row for row in reversed(rows) if "captions_cut" in row), None)
+    if cut is not None:
+        share = 100 * cut["captions_cut"]
+        facts += f"; {share:.1f} % of the captions are cut, {cut['concepts_cut']:,.0f} concepts beyond"
     page = _PAGE.render(
         name=run.resolve().name,
-        facts=f"{step} steps; {config.model.name}; PyTorch {torch.__version__}, Python {platform.python_version()}",
+        facts=facts,
         curves=[curve for curve in curves if curve],
         lost=lost,
         examples=[_example(example) for example in examples],

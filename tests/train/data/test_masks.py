@@ -13,7 +13,7 @@ from macco.train.config import MaskConfig
 from macco.train.data import masks
 from macco.train.data.clean import clean
 from macco.train.data.crops import RATIO, SCALE, draw_crop
-from macco.train.data.masks import Crop, Drawn, Grounded
+from macco.train.data.masks import Crop, Drawn, Grounded, elsewhere
 from macco.train.data.tokens import Tokenize, Tokens
 from tests.support.drawn import CAPTION
 
@@ -281,6 +281,17 @@ def test_random_masks_have_their_shares():
         assert 0.7 < patch.mean() < 0.8
         grid = patch.reshape(14, 14)
         assert grid.sum() == grid.any(0).sum() * grid.any(1).sum()  # a rectangle
+
+
+def test_boxes_elsewhere_keep_their_size_and_stay_inside() -> None:
+    drawn = np.random.default_rng(0).random((2000, 2, 2), np.float32)
+    boxes = np.concatenate([drawn.min(1), drawn.max(1)], 1)
+    moved = elsewhere(boxes, 0.1, np.random.default_rng(1))
+    assert 150 < (moved != boxes).any(1).sum() < 250
+    np.testing.assert_allclose(moved[:, 2:] - moved[:, :2], boxes[:, 2:] - boxes[:, :2], atol=1e-6)
+    assert moved.min() >= 0
+    assert moved.max() <= 1 + 1e-6
+    np.testing.assert_array_equal(elsewhere(boxes, 0.0, np.random.default_rng(1)), boxes)
 
 
 def test_the_rectangle_comes_one_time_in_ten():

@@ -96,6 +96,8 @@ def make_features(
 def _stamp(store: Store, shard: str) -> str:
     """What a shard's rows are, wherever they lie."""
     record = {name: value for name, value in store.shard(shard).items() if name not in ("file", "bytes")}
+    if store.boxes_of is not None:
+        record["boxes of"] = store.boxes_of, store.groundings()[store.boxes_of]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 

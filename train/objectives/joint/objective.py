@@ -53,7 +53,9 @@ class JointObjective(Objective[JointModel, RegionBatch]):
         )
         if self.joint.tower == "trained":
             return make()
-        return make(features=prepared(Store.open(data.store), model, plan, device, log))
+        return make(
+            features=prepared(Store.open(data.store).choose_boxes(data.detector), model, plan, device, log)
+        )
 
     def _regions(self, model: JointModel) -> RegionPlan:
         return RegionPlan(self.joint.regions, self.joint.count, self.joint.box_score, model.image.grid)

@@ -132,7 +132,7 @@ def joint_scorer(joint: Joint, scoring: Scoring) -> Opened:
             raise UserError(
                 "this joint encoder reads boxes: extract a store of the benchmark's images and give it with --store"
             )
-        boxes = StoredBoxes(Store.open(given), plan)
+        boxes = StoredBoxes(Store.open(given).choose_boxes(config.eval_detector), plan)
     read = CaptionTokens(clip.tokenizer)
 
     def preprocess(image: Image.Image) -> Tensor:

@@ -34,6 +34,7 @@ class JointConfig(ObjectiveSettings):
     weight: float = 1.0  # of the attention loss
     schedule: Literal["exp", "linear", "log", "constant"] = "exp"  # how that weight grows over training
     row_normalised: bool = False  # CACR's variant without a second softmax; of IAIS's size, and not CACR
+    eval_detector: str = ""  # whose boxes of it, where it has those of several
     eval_store: str = ""  # a store of the benchmarks' images, whose boxes evaluation takes
 
     @property

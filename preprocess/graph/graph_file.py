@@ -1,0 +1,214 @@
+"""Scene graphs that were made elsewhere: one JSON object a line, of a `caption` or a `sample_id`.
+
+    {"caption": "A red dog on a sofa", "objects": ["dog", {"text": "sofa", "start": 15, "end": 19}],
+     "attributes": [["dog", "red"]], "relations": [["dog", "on", "sofa"]]}
+
+An object is its words, or has `text`, and `start` and `end` (characters of the caption) where these are known; an
+attribute has `object` and `text`, a relation `subject`, `text` and `object`, or they are lists in that order. Objects
+are named by their words or by their place in the list, from 0. What `macco-prep parse --json` prints is read, too.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from macco.pipeline.errors import UserError
+from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
+from macco.preprocess.graph.parser import Parsed, Parser
+from macco.preprocess.graph.refusal import CaptionError
+from macco.preprocess.graph.triples import Graph, Thing, concepts_of
+
+MISSING: Final = "captions that the file of graphs does not have"
+UNREADABLE: Final = "graphs of the file that are none"
+
+
+class GraphFile:
+    """A `Parser` that looks graphs up: by the sample's name, else by the caption."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        keys: list[int] = []
+        places: list[int] = []
+        for place, line in _lines(path):
+            for name in _named(line):
+                keys.append(_key(name))
+                places.append(place)
+        order = np.argsort(
+            np.array(keys, np.uint64), kind="stable"
+        )  # of two graphs of one caption the first counts
+        self._keys, self._places = np.array(keys, np.uint64)[order], np.array(places, np.int64)[order]
+
+    def parse(self, captions: Sequence[str], names: Sequence[str]) -> Parsed:
+        """See `Parser`."""
+        counts: Counter[str] = Counter()
+        with self._path.open("rb") as stream:
+            graphs = [self._graph(stream, *one, counts) for one in zip(captions, names, strict=True)]
+        return Parsed(graphs, {name: n for name, n in counts.items() if n})
+
+    def _graph(
+        self, stream: Any, caption: str, name: str, counts: Counter[str]
+    ) -> list[Concept] | CaptionError:
+        for key, field in ((name, "sample_id"), (caption, "caption")):
+            at = int(np.searchsorted(self._keys, np.uint64(_key((field, key)))))
+            if at < len(self._keys) and self._keys[at] == np.uint64(_key((field, key))):
+                stream.seek(int(self._places[at]))
+                value = json.loads(stream.readline())
+                try:
+                    return _concepts(value, caption, counts)
+                except (KeyError, TypeError, ValueError, IndexError):
+                    counts[UNREADABLE] += 1
+                    return []
+        counts[MISSING] += 1
+        return []
+
+
+class GraphFileBackend:
+    """What `graphs:FILE` stands for."""
+
+    def check(self, name: str) -> None:
+        """Raise UserError unless FILE is there and begins with a graph."""
+        path = _path(name)
+        if not any(_named(line) for _, line in _lines(path, 100)):
+            raise UserError(
+                f"{path}: none of the first lines is a graph: JSON objects with caption or sample_id are needed, and "
+                "objects, attributes, relations"
+            )
+
+    def fingerprint(self, name: str) -> str:
+        """Hash of the content."""
+        with _path(name).open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+        return f"graphs:{digest.hexdigest()}"
+
+    def load(self, name: str, rules: str) -> Parser:
+        """Read the file once, for where its graphs lie."""
+        return GraphFile(_path(name))
+
+
+def _path(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"graphs:{name}: there is no such file; give a .jsonl of scene graphs")
+    return path
+
+
+def _lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream):
+            if limit is not None and number >= limit:
+                return
+            yield place, line
+            place += len(line)
+
+
+def _named(line: bytes) -> list[tuple[str, str]]:
+    """What a line's graph is known by; nothing for a line that holds none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return []
+    if not isinstance(value, dict) or not {"objects", "concepts"} & value.keys():
+        return []
+    return [(name, value[name]) for name in ("sample_id", "caption") if isinstance(value.get(name), str)]
+
+
+def _key(name: tuple[str, str]) -> int:
+    text = "\0".join((name[0], name[1].strip()))
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )
+
+
+def _concepts(value: dict[str, Any], caption: str, counts: Counter[str]) -> list[Concept]:
+    if "concepts" in value:
+        return _own(value["concepts"], caption)
+    graph = Graph()
+    for one in value["objects"]:
+        text, span = _text(one, caption)
+        graph.objects.append(Thing(text, span))
+    for one in value.get("attributes", ()):
+        owner, text, span = _row(one, ("object", "text"), caption)
+        graph.objects[_object(graph, owner)].attributes.append((text, span))
+    for one in value.get("relations", ()):
+        if isinstance(one, list):
+            subject, words, object_ = one
+            known = None
+        else:
+            subject, object_ = one.get("subject"), one.get("object")
+            words, known = _text(one, caption)
+        ends = [None if end is None else _object(graph, end) for end in (subject, object_)]
+        graph.relations.append((ends[0], str(words), ends[1], known))
+    return concepts_of(graph, caption, counts)
+
+
+def _row(one: Any, names: tuple[str, str], caption: str) -> tuple[Any, str, Span | None]:
+    if isinstance(one, list):
+        owner, text = one
+        return owner, str(text), None
+    return one[names[0]], *_text(one, caption)
+
+
+def _text(one: Any, caption: str) -> tuple[str, Span | None]:
+    """The words of a part of a graph, and where they stand, if that is said."""
+    if isinstance(one, str):
+        return one, None
+    text = one["text"]
+    if not isinstance(text, str):
+        raise TypeError("text is no string")
+    if one.get("start") is None or one.get("end") is None:
+        return text, None
+    return text, _span(one["start"], one["end"], caption)
+
+
+def _span(start: Any, end: Any, caption: str) -> Span:
+    if not 0 <= int(start) < int(end) <= len(caption):
+        raise ValueError(f"characters {start}:{end} are none of the caption's")
+    return Span(int(start), int(end))
+
+
+def _object(graph: Graph, named: Any) -> int:
+    """The place of an object that is named by its place or its words; one that is not listed is put there."""
+    if isinstance(named, int):
+        if not 0 <= named < len(graph.objects):
+            raise IndexError("no such object")
+        return named
+    for place, thing in enumerate(graph.objects):
+        if thing.text == named:
+            return place
+    graph.objects.append(Thing(str(named)))
+    return len(graph.objects) - 1
+
+
+def _own(entries: list[dict[str, Any]], caption: str) -> list[Concept]:
+    """What `macco-prep parse --json` prints: an entry a span; `head` is found in its spans."""
+    spans: dict[int, list[Span]] = {}
+    first: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        span = _span(entry["start"], entry["end"], caption)
+        if caption[span.start : span.end] != entry["text"]:
+            raise ValueError("a span's text is another")
+        spans.setdefault(entry["id"], []).append(span)
+        first.setdefault(entry["id"], entry)
+    number = {name: place for place, name in enumerate(sorted(first))}
+    kinds = (OBJECT, ATTRIBUTE, RELATION)
+    found = []
+    for name in sorted(first):
+        one, own = first[name], tuple(spans[name])
+        subject, object_, owner = (
+            None if one[end] is None else number[one[end]] for end in ("subject", "object", "owner")
+        )
+        if one["kind"] not in kinds:
+            raise ValueError("no such kind")
+        at = caption.rfind(one["head"], own[0].start, own[-1].end)
+        head = Span(at, at + len(one["head"])) if at >= 0 else own[0]
+        kind, lemma, denied = one["kind"], one["lemma"], bool(one["denied"])
+        found.append(
+            Concept(kind, own, lemma, head, one["pos"], one["phrase"], subject, object_, owner, denied)
+        )
+    return found

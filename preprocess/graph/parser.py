@@ -1,0 +1,34 @@
+"""What a parser is: captions in, concepts with exact spans out."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from macco.pipeline.schema import Concept
+from macco.preprocess.graph.refusal import CaptionError
+
+
+class Parsed(NamedTuple):
+    """What became of some captions, in their order."""
+
+    graphs: list[list[Concept] | CaptionError]
+    counts: Mapping[str, int]  # what could not be read as it stands, by what it was
+
+
+class Parser(Protocol):
+    """A loaded parser."""
+
+    def parse(self, captions: Sequence[str], names: Sequence[str]) -> Parsed:
+        """The concepts of each caption, whose sample is called names[i]."""
+
+
+class Backend(Protocol):
+    """Parsers of one kind. `name` is what follows the colon, `rules` an option of spaCy's alone."""
+
+    def check(self, name: str) -> None:
+        """Raise UserError unless what `name` names is here. Loads no model."""
+
+    def fingerprint(self, name: str) -> str:
+        """What says that two parsers give the same graphs."""
+
+    def load(self, name: str, rules: str) -> Parser:
+        """Load a parser."""

@@ -1,0 +1,97 @@
+"""Which parsers there are.
+
+A parser is named by a spec: an installed spaCy pipeline (`en_caption` ships with macco); `graphs:FILE`, scene graphs
+made elsewhere; `factual:NAME_OR_DIR`, a T5 of FACTUAL's kind; or `NAME`, `NAME:ARGUMENT`, what another package adds by
+an entry point in the group `macco.parsers`.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final
+
+from macco.pipeline.errors import UserError
+from macco.preprocess.graph.parser import Backend, Parsed, Parser
+
+if TYPE_CHECKING:
+    from macco.preprocess.graph.scene_graphs import SceneGraphs
+
+GROUP: Final = (
+    "macco.parsers"  # of entry points; a name is the first word of a spec, an object a Backend's class
+)
+
+
+class SpacyBackend:
+    """Pipelines of spaCy, with SceneGraphParser's rules."""
+
+    def check(self, name: str) -> None:
+        """See `Backend`."""
+        from macco.preprocess.graph.language import check_pipeline
+
+        check_pipeline(name)
+
+    def fingerprint(self, name: str) -> str:
+        """Name, version and content of a pipeline."""
+        from macco.preprocess.graph.language import pipeline_fingerprint
+
+        return pipeline_fingerprint(name)
+
+    def load(self, name: str, rules: str) -> Parser:
+        """Load a pipeline. Raises UserError where it does not give what the rules read."""
+        from macco.preprocess.graph.scene_graphs import SceneGraphs
+
+        return SpacyParser(SceneGraphs.load(name, rules))
+
+
+class SpacyParser:
+    """A `Parser` over `SceneGraphs`."""
+
+    def __init__(self, graphs: "SceneGraphs") -> None:
+        self._graphs = graphs
+
+    def parse(self, captions: Sequence[str], names: Sequence[str] = ()) -> Parsed:
+        """See `Parser`."""
+        return Parsed(list(self._graphs.parse(captions)), {})
+
+
+def backend(spec: str) -> tuple[Backend, str]:
+    """The kind of parser that a spec names, and the rest of it. Raises UserError for a plug-in that does not load."""
+    kind, colon, name = spec.partition(":")
+    if colon and kind == "graphs":
+        from macco.preprocess.graph.graph_file import GraphFileBackend
+
+        return GraphFileBackend(), name
+    if colon and kind == "factual":
+        from macco.preprocess.graph.factual import FactualBackend
+
+        return FactualBackend(), name
+    added = plugins()
+    if kind not in added:
+        return SpacyBackend(), spec
+    try:
+        made: Backend = added[kind].load()()
+    except Exception as error:  # it is another's program
+        raise UserError(f"parser {kind} ({added[kind].value}) does not load: {error}") from error
+    return made, name
+
+
+def plugins() -> dict[str, EntryPoint]:
+    """The parsers that other packages add, by name."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def check_parser(spec: str) -> None:
+    """Raise UserError unless what `spec` names is here."""
+    kind, name = backend(spec)
+    kind.check(name)
+
+
+def parser_fingerprint(spec: str) -> str:
+    """What says that two parsers give the same graphs."""
+    kind, name = backend(spec)
+    return kind.fingerprint(name)
+
+
+def load_parser(spec: str, rules: str = "repaired") -> Parser:
+    """Load a parser. Raises UserError for one that is missing or unfit."""
+    kind, name = backend(spec)
+    return kind.load(name, rules)
