@@ -129,6 +129,8 @@ def _of_files(error: Exception) -> bool:
         "pyarrow",
         "safetensors",
         "botocore",
+        "aiohttp",
+        "gcsfs",
     )
 
 

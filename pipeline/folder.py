@@ -83,7 +83,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         if self.local:  # ten thousand records in no time
             return Path(self.path(name)).read_bytes()
-        data: bytes = self.fs.cat_file(self.path(name))
+        data: bytes = self.fs.cat_file(self.path(name), start=0)  # without it s3fs asks for the size before
         return data
 
     def put(self, name: str, data: bytes) -> None:
@@ -95,8 +95,13 @@ class Folder:
         """A stream that makes a file, larger than memory if need be: it is there once the stream is done with."""
         path = self.path(name)
         if not self.local:
-            with self.fs.open(path, "wb") as file:
-                yield file
+            try:
+                with self.fs.open(path, "wb") as file:
+                    yield file
+            except BaseException:  # file systems end with what was written up to then
+                with contextlib.suppress(Exception):
+                    self.remove(name)
+                raise
         else:
             with _whole(path) as file:
                 yield file

@@ -27,67 +27,49 @@ class Lease:
     def __init__(self, folder: Folder) -> None:
         # Not the caller's own: a lease must not keep alive what holds it.
         self._folder = Folder(folder.url)
-        self._id = uuid.uuid4().hex
+        self.id = uuid.uuid4().hex
         self._count = 0
         self._over = threading.Event()
-        self.lost = False
         if not self._create():
             self._take_over()
         threading.Thread(target=_renew, args=(weakref.ref(self), self._over), daemon=True).start()
 
-    def check(self) -> None:
-        """Raise UserError where another process has taken the folder over, while this one stood still."""
-        if self.lost:
-            raise UserError(
-                f"another macco-prep writes to {self._folder.url} by now; what is committed is safe"
-            )
-
     def release(self) -> None:
         """Let others write."""
         self._over.set()
-        if not self.lost and self._mine(self._read()):
-            self._folder.remove(NAME)
+        with contextlib.suppress(Exception):  # who comes next waits whether it changes
+            if self._mine(_read(self._folder)):
+                self._folder.remove(NAME)
 
     def renew(self) -> None:
-        """Show that the holder lives."""
-        found = self._read()
-        if found is not None and not self._mine(found):
-            self.lost = True
-            self._over.set()
-        else:
+        """Show that the holder lives, unless another has taken the folder over, and may be done with it."""
+        if self._mine(_read(self._folder)):
             self._count += 1
             self._folder.put(NAME, self._content())
+        else:
+            self._over.set()
 
     def _content(self) -> bytes:
         return json.dumps(
-            {"id": self._id, "count": self._count, "host": socket.gethostname(), "pid": os.getpid()}
+            {"id": self.id, "count": self._count, "host": socket.gethostname(), "pid": os.getpid()}
         ).encode()
 
     def _create(self) -> bool:
         try:
             self._folder.fs.pipe_file(self._folder.path(NAME), self._content(), mode="create")
         except FileExistsError:
-            return False
+            return self._mine(_read(self._folder))  # made by a request whose answer was lost
         return True
 
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._folder.read(NAME))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def _mine(self, found: dict[str, Any] | None) -> bool:
-        return found is not None and found.get("id") == self._id
+        return found is not None and found.get("id") == self.id
 
     def _take_over(self) -> None:
         """Wait whether the holder shows that it lives; then write, and wait whether somebody else did the same."""
-        before, begun = self._read(), time.monotonic()
+        before, begun = _read(self._folder), time.monotonic()
         while time.monotonic() - begun < PATIENCE:
             time.sleep(RENEW / 2)
-            if (now := self._read()) is None:
+            if (now := _read(self._folder)) is None:
                 break  # its holder has let it go
             if now != before:
                 raise UserError(
@@ -96,8 +78,28 @@ class Lease:
                 )
         self._folder.put(NAME, self._content())
         time.sleep(RENEW)
-        if not self._mine(self._read()):
+        if not self._mine(_read(self._folder)):
             raise UserError(f"another macco-prep is beginning to write to {self._folder.url}: wait for it")
+
+
+def check(folder: Folder, holder: str) -> None:
+    """Raise UserError unless the lease of that id holds the folder: one request.
+
+    It may have been lost while its process, or a worker of it, stood still.
+    """
+    found = _read(folder)
+    if found is None or found.get("id") != holder:
+        raise UserError(f"another macco-prep writes to {folder.url} by now; what is committed is safe")
+
+
+def _read(folder: Folder) -> dict[str, Any] | None:
+    try:
+        found = json.loads(folder.read(NAME))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _renew(lease: "weakref.ref[Lease]", over: threading.Event) -> None:
@@ -105,6 +107,6 @@ def _renew(lease: "weakref.ref[Lease]", over: threading.Event) -> None:
         held = lease()
         if held is None:
             return
-        with contextlib.suppress(OSError):  # the next time, perhaps
+        with contextlib.suppress(Exception):  # the next time, perhaps: libraries have errors of their own
             held.renew()
         del held

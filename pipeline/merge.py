@@ -127,6 +127,7 @@ def _write(store: Store, commits: Commits, sources: Sequence[_Source], out: Stor
         written = {table: _write_table(store, table, commits, sources, bounds, out, name) for table in TABLES}
         rows = _records(store, commits, sources, bounds, name)
         metadata = {b"bytes": json.dumps(written).encode(), b"number": str(commits.latest + 1).encode()}
+        out.check_writer()
         out.put(f"{PACKS}/{name}.parquet", parquet_bytes(INDEX.with_metadata(metadata), rows))
     return len(packs)
 

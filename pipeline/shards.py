@@ -16,6 +16,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.groundings import Groundings
 from macco.pipeline.lease import NAME as WRITER
+from macco.pipeline.lease import check
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, TEXTS
 
@@ -30,8 +31,10 @@ DECIDED: Final = (
 class Shards(Groundings):
     """A folder of shards: Parquet tables, where one small JSON per shard, written last, is the commit."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, writer: str | None = None) -> None:
+        """writer: id of the lease under which this process writes, where the folder needs one."""
         super().__init__(url)
+        self.writer = writer
         self._packs = Packs(Folder(url))  # not itself: a lock lives as long as the last that knows it
 
     def description(self) -> dict[str, Any]:
@@ -121,20 +124,30 @@ class Shards(Groundings):
         """Write one shard's tables, then its record: from then on its rows are visible, in place of its former ones.
 
         Negatives come along where `tables` has them; those of former rows go. Raises UserError where nothing can be
-        written (a full disk); no row has changed then.
+        written (a full disk), or where another process has become the writer; no row has changed then.
         """
         fit(shard)
         try:
             before = self._own(shard)
-            file = _free_name(shard, before)
+            file = self._free_name(shard, before)
+            made = self._write(shard, file, tables, record)
+            self.check_writer()
             self._drop_texts(shard)
             self._put_negatives(shard, tables)
-            self.put(f"shards/{shard}.json", self._write(shard, file, tables, record))
+            self.put(f"shards/{shard}.json", made)
             if before is not None:
                 self._drop(shard, before)
             self.remove(f"failed/{shard}.json")
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def _free_name(self, shard: str, before: Record | None) -> str:
+        """The stem of a shard's new files, other than that of its old ones: those are whole until the new ones are.
+
+        Where a lease may be lost unseen, it is also other than that of the files of another writer.
+        """
+        taken = before is not None and not before.get(GONE) and file_of(shard, before) == shard
+        return f"{shard}~{uuid.uuid4().hex[:8]}" if taken or self.writer is not None else shard
 
     def stage(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write a shard beside what the store holds: nobody sees it until `replace`."""
@@ -144,9 +157,16 @@ class Shards(Groundings):
             file = f"{shard}~{uuid.uuid4().hex[:8]}"
             self.remove(f"{_STAGED}/{NEGATIVES}/{shard}.parquet")
             self._put_negatives(shard, tables, f"{_STAGED}/")
-            self.put(f"{_STAGED}/shards/{shard}.json", self._write(shard, file, tables, record))
+            made = self._write(shard, file, tables, record)
+            self.check_writer()
+            self.put(f"{_STAGED}/shards/{shard}.json", made)
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; what is committed is safe") from error
+
+    def check_writer(self) -> None:
+        """Raise UserError where another process has become the writer, while this one stood still: one request."""
+        if self.writer is not None:
+            check(self, self.writer)
 
     def _write(
         self, shard: str, file: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]
@@ -194,6 +214,7 @@ class Shards(Groundings):
         good by whoever opens the store next.
         """
         try:
+            self.check_writer()
             decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
             self.put(DECIDED, json.dumps(decided).encode())
             self.finish()
@@ -303,12 +324,6 @@ def fit(shard: str) -> None:
         raise UserError(
             f"{shard[:80]!r} is no name of a shard: rename the file (files are named so in the store)"
         )
-
-
-def _free_name(shard: str, before: Record | None) -> str:
-    """The stem of a shard's new files, other than that of its old ones: those are whole until the new ones are."""
-    taken = before is not None and not before.get(GONE) and file_of(shard, before) == shard
-    return f"{shard}~{uuid.uuid4().hex[:8]}" if taken else shard
 
 
 def restore(name: str) -> str:

@@ -26,8 +26,8 @@ _OURS: Final = re.compile(r".*[~+][0-9a-f]{8}")  # names that only macco gives
 class Store(Shards):
     """A concept store at any fsspec URL. `Store.open` reads one; `Store.create` makes or extends one."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, writer: str | None = None) -> None:
+        super().__init__(url, writer)
         self._lock: Any = None
 
     @classmethod
@@ -140,11 +140,6 @@ class Store(Shards):
         self.read_from(name)
         return self
 
-    def check_writer(self) -> None:
-        """Raise UserError where another process has become the writer, while this one stood still."""
-        if isinstance(self._lock, Lease):
-            self._lock.check()
-
     def close(self) -> None:
         """Let others write; the store is done with, or its end does the same."""
         if self._lock is not None:
@@ -178,6 +173,7 @@ class Store(Shards):
                 self.sweep(folder)
         elif self.url.partition("://")[0] in _SHARED:
             self._lock = Lease(self)
+            self.writer = self._lock.id
         self.finish()
         self._begin_tables()
         self.write_views()

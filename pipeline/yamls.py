@@ -17,7 +17,9 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        Exception
+    ) as error:  # dates and numbers that are none, and nesting without end, have errors of their own
         raise UserError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from error
 
 

@@ -17,6 +17,7 @@ def compact(store: Store, out: str | None = None) -> Store:
     settings = store.description()["settings"]
     if out is None:
         with closing(Store.create(store.url, settings)) as own:
+            own.sweep_tables()
             put_together(own, everything=True)
         return store
     try:

@@ -46,9 +46,10 @@ class Parser(_Actor):
 class Grounder(_Actor):
     """Extracts shards: reads, has the captions parsed elsewhere, grounds, commits."""
 
-    def __init__(self, config: ExtractConfig, store_url: str) -> None:
+    def __init__(self, config: ExtractConfig, store_url: str, writer: str | None) -> None:
+        """writer: id of the driver's lease; once that is lost nothing is committed any more."""
         super().__init__(config)
-        self._store = Store(store_url)
+        self._store = Store(store_url, writer)
         self._thread = ThreadPoolExecutor(1, "macco-parse")
         self._parser: Any = None
 

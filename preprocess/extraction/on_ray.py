@@ -28,16 +28,16 @@ def run_on_ray(
     Raises UserError where no cluster answers, no worker starts, or the store cannot be written to.
     """
     with session(config, run, len(todo)) as made:
-        _Run(store.url, made, run, todo, attempts).to_its_end()
+        _Run(store, made, run, todo, attempts).to_its_end()
 
 
 class _Run:
     def __init__(
-        self, store_url: str, made: Session, run: RunConfig, todo: Sequence[Job], attempts: Attempts
+        self, store: Store, made: Session, run: RunConfig, todo: Sequence[Job], attempts: Attempts
     ) -> None:
         self.run, self.attempts = run, attempts
         self.pending = deque(todo)
-        self.pool = Pool(store_url, made)
+        self.pool = Pool(store.url, store.writer, made)
         self.pace = Pace(run.shard_timeout)
         self.last_up = 0.0  # when a worker was up
         self.checked, self.said, self.waits_since = False, "", 0.0

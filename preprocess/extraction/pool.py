@@ -43,6 +43,7 @@ class Pool:
     """Holds to what the cluster has now: nodes join and leave. It gives no work; see on_ray.py."""
 
     store_url: str
+    writer: str | None  # see Grounder
     session: Session
     grounders: list[Worker] = field(default_factory=list)
     parsers: list[Worker] = field(default_factory=list)
@@ -89,7 +90,8 @@ class Pool:
         if now >= self._again:
             while len(self.grounders) < grounders:
                 options = {"num_cpus": 1, "num_gpus": self.session.gpus, "max_restarts": 0}
-                self.grounders.append(_start(Grounder, options, now, self.session.config, self.store_url))
+                given = self.session.config, self.store_url, self.writer
+                self.grounders.append(_start(Grounder, options, now, *given))
         # A parser must not lie where a grounding worker could: without parsers all goes on, more slowly.
         placed = sum(bool(worker.node) for worker in self.grounders)
         most = self.crew.parsers if placed else 0

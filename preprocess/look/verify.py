@@ -4,8 +4,11 @@ from collections import defaultdict
 from typing import Any, Final
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from macco.pipeline.commits import Commits
+from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
@@ -72,4 +75,16 @@ def _file(
                 damaged.setdefault(shard, problem)
         return damaged
     except duckdb.Error as error:
+        if not store.local and _is_whole(store, file):
+            raise UserError(f"{store.url} cannot be read now: {reason(error)}") from error
         return dict.fromkeys(shards, reason(error))
+
+
+def _is_whole(store: Store, file: str) -> bool:
+    """Tell a file that is damaged from an answer that broke off: a whole one is not to be dropped for that."""
+    try:
+        for table in TABLES:
+            pq.read_table(pa.BufferReader(store.read(f"{table}/{file}.parquet")))
+    except (FileNotFoundError, pa.ArrowException):
+        return False
+    return True

@@ -51,13 +51,13 @@ def read(source: Table, start: int, stop: int | None, *, follow: bool = True) ->
     first, last = min(start, images), images if stop is None else min(stop, images)
     rows = index.order[index.starts[first] : index.starts[last]]
     table = index.table.take(pa.array(rows))
-    captions = [table[name].to_pylist() for name in index.captions]
-    names = None if index.key is None else table[index.key].to_pylist()
+    captions = [_values(table[name]) for name in index.captions]
+    names = None if index.key is None else list(map(_shown, _values(table[index.key])))
     heads, ends = (index.starts[first + one : last + one] - index.starts[first] for one in (0, 1))
     if index.embedded:
         pictures = parquet.embedded(source.url, index.image, rows[heads])
     else:
-        paths = table[index.image].to_pylist()
+        paths = list(map(_shown, _values(table[index.image])))
         pictures = (paths[head] for head in heads)
     root = source.image_root or folder(source.url)
     for head, end, picture in zip(heads, ends, pictures, strict=True):
@@ -71,6 +71,20 @@ def read(source: Table, start: int, stop: int | None, *, follow: bool = True) ->
     end = images + len(index.broken) if stop is None else stop
     for line, problem in index.broken[max(0, start - images) : max(0, end - images)]:
         yield SourceImage(f"line-{line}", (), None, source.url, status=Status.BAD_ROW, error=problem)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values; where a text of it is no UTF-8, which Arrow does not look at, all as bytes."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        lists = pa.types.is_large_list(column.type)
+        return list(column.cast(pa.large_list(pa.large_binary()) if lists else pa.large_binary()).to_pylist())
+
+
+def _shown(value: Any) -> Any:
+    """What names something, as text."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def item_of(

@@ -1,48 +1,46 @@
 """A store in object storage: a real S3 server on this machine's loopback."""
 
-import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from aiohttp import ClientError
+from botocore.exceptions import BotoCoreError
 
 s3fs = pytest.importorskip("s3fs")
-server = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 
+from benchmarks.faults.server import FAULTS, Faulty, serving  # noqa: E402
 from macco.pipeline import lease  # noqa: E402
 from macco.pipeline.errors import UserError  # noqa: E402
+from macco.pipeline.folder import Folder  # noqa: E402
 from macco.pipeline.merge import merge  # noqa: E402
 from macco.pipeline.query import connect  # noqa: E402
 from macco.pipeline.store import Store  # noqa: E402
+from macco.preprocess import cli  # noqa: E402
+from macco.preprocess.exchange.compact import compact  # noqa: E402
 from macco.preprocess.look.status import status  # noqa: E402
 from macco.preprocess.look.verify import verify  # noqa: E402
 from tests.support.rows import record, tables  # noqa: E402
 
 SETTINGS = {"parser": "p"}
+TRIES = 50
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """A bucket on a server of its own, which s3fs finds by the usual variables."""
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
-    given["AWS_ENDPOINT_URL_S3"] = f"http://{host}:{port}"
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    try:
-        yield "s3://bucket"
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-        s3fs.S3FileSystem.clear_instance_cache()
-        running.stop()
+def server() -> Iterator[Faulty]:
+    """A server of its own, which s3fs finds by the usual variables."""
+    with serving() as app:
+        yield app
+
+
+@pytest.fixture
+def bucket(server: Faulty) -> Iterator[str]:
+    yield "s3://bucket"
+    server.rate = 0.0
 
 
 @pytest.fixture
@@ -73,7 +71,10 @@ def captions(store: Store) -> dict[str, list[str]]:
     return dict(rows)
 
 
-def test_a_store_is_made_put_together_replaced_and_asked(bucket: str, asked: list[str]) -> None:
+def test_a_store_is_made_put_together_replaced_and_asked(
+    bucket: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW", 60.0)  # what is counted is not to depend on time
     store = Store.create(f"{bucket}/it's [1] store", SETTINGS)
     model = {f"{n:03}": [f"{n} a", f"{n} b"] for n in range(12)}
     del asked[:]
@@ -103,17 +104,27 @@ def test_a_second_writer_is_refused_and_a_dead_one_followed(bucket: str) -> None
     first = Store.create(f"{bucket}/shared", SETTINGS)
     with pytest.raises(UserError, match="another macco-prep is writing"):
         Store.create(first.url, SETTINGS)
-    first.commit("a", tables("a", ["a"]), record("a"))
+    for name in "ab":
+        first.commit(name, tables(name, [name]), record(name))
     first._lock._over.set()  # as if its process stood still
     second = Store.create(first.url, SETTINGS)
     first._lock.renew()
-    with pytest.raises(UserError, match="another macco-prep writes to"):
-        first.check_writer()
+    worker = Store(first.url, first.writer)  # of the first, in another process
+    for stale in (first, worker):
+        for act in (stale.commit, stale.stage):
+            with pytest.raises(UserError, match="another macco-prep writes to"):
+                act("a", tables("a", ["of yesterday"]), record("a"))
+        with pytest.raises(UserError, match="another macco-prep writes to"):
+            merge(stale, everything=True)
+    assert second.commits().damaged == {}
+    assert captions(second) == {"a": ["a"], "b": ["b"]}
     first.close()  # which leaves the other's alone
     second.check_writer()
-    second.commit("b", tables("b", ["b"]), record("b"))
+    second.commit("c", tables("c", ["c"]), record("c"))
     second.close()
-    assert captions(Store.open(first.url)) == {"a": ["a"], "b": ["b"]}
+    with pytest.raises(UserError, match="another macco-prep writes to"):
+        first.commit("d", tables("d", ["though nobody holds it now"]), record("d"))
+    assert captions(Store.open(first.url)) == {"a": ["a"], "b": ["b"], "c": ["c"]}
     third = Store.create(first.url, SETTINGS)
     del third  # gone without a word
     Store.create(first.url, SETTINGS).close()
@@ -151,3 +162,82 @@ def test_extract_from_and_to_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*command, str(tmp_path / "local")]).exit_code == 0
     here, there = (captions(Store.open(url)) for url in (str(tmp_path / "local"), f"{bucket}/extracted"))
     assert here == there != {}
+
+
+def test_a_lease_whose_making_was_not_answered_is_held_at_once(bucket: str, server: Faulty) -> None:
+    server.kinds, server.random, server.rate = ("do and drop",), Random(1), 0.5
+    for number in range(3):
+        held = lease.Lease(Folder(f"{bucket}/lease{number}"))  # which would wait for 20 s
+        held.release()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_broken_merge_leaves_goes_with_the_next_one(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.create(f"{bucket}/broken", SETTINGS)
+    for name in "ab":
+        store.commit(name, tables(name, [name]), record(name))
+    store.close()
+
+    def full(*given: object, **more: object) -> None:
+        raise OSError("no more")
+
+    def objects() -> list[str]:
+        return [name for name in store.fs.find(store.root) if "+" in name]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+        with pytest.raises(UserError, match="no more"):
+            compact(Store.open(store.url))
+    assert objects() == []
+    store.put("boxes/a..b+01234567.parquet", b"of one that was killed")
+    compact(Store.open(store.url))
+    assert len(objects()) == 4
+    assert captions(Store.open(store.url)) == {"a": ["a"], "b": ["b"]}
+
+
+@pytest.mark.slow
+def test_on_a_bad_day_a_command_goes_through_or_says_so_in_one_line(
+    bucket: str,
+    server: Faulty,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The same command once more makes good what one that failed has left: no row lost, none doubled."""
+    store = Store.create(f"{bucket}/bad day", SETTINGS)
+    named = {f"{n}": [f"{n} a", f"{n} b"] for n in range(3)}
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # hardly any patience, so that there is something to say
+    s3fs.S3FileSystem.clear_instance_cache()
+    worker = Store(store.url, store.writer)
+    server.kinds, server.random, failed = tuple(FAULTS), Random(5), 0
+    server.met.clear()
+    for name, said in named.items():
+        for _ in range(TRIES):
+            server.rate = 0.1
+            try:
+                worker.commit(name, tables(name, said), record(name))
+                break
+            except (UserError, BotoCoreError, ClientError):
+                failed += 1
+    store.close()
+    for verb in ("status", "compact", "verify", "compact"):
+        for _ in range(TRIES):
+            monkeypatch.setattr(sys, "argv", ["macco-prep", verb, store.url])
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            wrong = capfd.readouterr().err.splitlines()
+            assert (ended.value.code, len(wrong)) in ((0, 0), (2, 1)), wrong
+            if not wrong:
+                break
+            assert wrong[0].startswith("macco-prep: ")
+            failed += 1
+    server.rate = 0.0
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert captions(Store.open(store.url)) == named
+    assert verify(Store.open(store.url))["not whole"] == {}
+    assert failed > 0
+    assert {*FAULTS} <= server.met.keys()
