@@ -112,7 +112,8 @@ def test_a_run_goes_on_to_the_same_numbers(name: str, former: Path) -> None:
     for row, expected in zip(done, whole, strict=True):
         for key, value in expected.items():
             if key != "samples_per_second":
-                assert row[key] == pytest.approx(value, rel=1e-4, abs=1e-6), (row["step"], key)
+                # Pictures are resized by other arithmetic since: some pixels differ by a level.
+                assert row[key] == pytest.approx(value, rel=1e-3, abs=1e-6), (row["step"], key)
     assert "<polyline" in Path(give(macco_train, "report", name).strip()).read_text()
     give(macco_train, "export", name, "--out", "again")
     exported = sorted(FORMER.glob(f"exported/{name}/**/*.safetensors"))

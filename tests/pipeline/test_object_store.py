@@ -87,7 +87,9 @@ def test_a_store_is_made_put_together_replaced_and_asked(
     del asked[:]
     assert captions(store) == model
     assert status(store)["samples"] == {"ok": 24}
-    assert len(asked) <= 100  # whatever the number of shards
+    assert (
+        len(asked) <= 160
+    )  # two questions, whatever the number of shards: each view is bound to its files' footers
     store.stage("003", tables("003", ["again"]), record("003"))
     store.replace(["003"], ["004"])
     model = {name: said for name, said in model.items() if name != "004"} | {"003": ["again"]}

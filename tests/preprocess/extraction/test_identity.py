@@ -39,7 +39,7 @@ Row = tuple[str, str | None]
 def models() -> Iterator[None]:
     """The models are loaded once."""
     loaded, patch = Extractor(CONFIG), pytest.MonkeyPatch()
-    patch.setattr(runs, "Extractor", lambda config: loaded)
+    patch.setattr(runs, "Extractor", lambda config, *given: loaded)
     yield
     patch.undo()
 
@@ -140,7 +140,7 @@ class TestTheSame:
     ) -> None:
         file, out = tar(tmp_path / "a.tar", [1]), tmp_path / "store"
         extract(out, file)
-        monkeypatch.setattr(runs, "Extractor", lambda config: pytest.fail("a model was loaded"))
+        monkeypatch.setattr(runs, "Extractor", lambda *given: pytest.fail("a model was loaded"))
         assert extract(out, file).skipped == 1
 
     def test_on_an_object_store(self) -> None:

@@ -19,12 +19,12 @@ from macco.preprocess.cli import app
 from macco.preprocess.look.report import GRID, report
 from macco.preprocess.look.report_page import report_page
 from tests.support import ROOT
+from tests.support.browser import CHROMIUM, faults, opened
 from tests.support.pages import HOSTILE, hostile_store
 from tests.support.rows import record, tables
 
 FORMER = ROOT / "tests/fixtures/v0.1/store"
 THRESHOLD = 0.35
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
 class Page(HTMLParser):
@@ -200,31 +200,21 @@ def test_hostile_text_is_text(hostile: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.processes
 @pytest.mark.slow
-def test_the_page_is_for_everyone(hostile: Path, found: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 390)])
+def test_the_page_is_for_everyone(
+    browser: Any, hostile: Path, found: dict[str, Any], scheme: str, width: int
+) -> None:
     """Light and dark, wide and narrow: nothing sticks out, no script runs, axe finds no serious fault."""
-    from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import sync_playwright
-
     (hostile.parent / "plain.html").write_text(report_page(found))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for scheme, width in (("light", 1300), ("dark", 390)):
-            context = browser.new_context(
-                color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True
-            )
-            for file in ("plain.html", hostile.name):
-                page, asked = context.new_page(), list[str]()
-                page.on("request", lambda request, asked=asked: asked.append(request.url))
-                page.goto((hostile.parent / file).as_uri())
-                assert page.evaluate("window.owned") is None
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-                colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-                assert (sum(map(int, re.findall(r"\d+", colour))) > 380) == (scheme == "light")
-                serious = [
-                    (one["id"], one["nodes"][0]["html"])
-                    for one in Axe().run(page).response["violations"]
-                    if one["impact"] in ("serious", "critical")
-                ]
-                assert serious == []
-                assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-        browser.close()
+    size = {"width": width, "height": 844}
+    for page in opened(browser, color_scheme=scheme, viewport=size, bypass_csp=True):
+        asked = list[str]()
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        for file in ("plain.html", hostile.name):
+            page.goto((hostile.parent / file).as_uri())
+            assert page.evaluate("window.owned") is None
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", colour))) > 380) == (scheme == "light")
+            assert faults(page) == []
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

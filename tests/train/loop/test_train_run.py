@@ -160,7 +160,8 @@ def test_the_first_loss_that_is_not_finite_ends_the_run_and_names_its_samples(sm
 
 @pytest.mark.parametrize("name", [n for n in preset_names() if n.startswith("ablation")])
 def test_each_preset_moves_the_right_parameters(name, small, tmp_path):
-    config = small("steps=1", "optimizer.warmup=0", presets=[name])
+    # A preset may name boxes that this store does not have.
+    config = small("steps=1", "optimizer.warmup=0", "data.detector=", presets=[name])
     train(config, tmp_path, never, quiet)
     start, trained = load_clip(config.model.name).model.state_dict(), state(tmp_path)["model"]
     moved = {n for n, value in start.items() if not torch.equal(value, trained[f"clip.{n}"])}
