@@ -1,4 +1,4 @@
-"""What the pages say is so: commands run as they stand, options and presets exist, tables are those of the code."""
+"""What pages and examples say is so: commands run as they stand, options and presets exist, tables are the code's."""
 
 import itertools
 import os
@@ -22,7 +22,11 @@ from macco.train.cli import app as train
 from macco.train.layers import preset_names
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.name != "README.md")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *EXAMPLES]
+SHELL = [*EXAMPLES, *sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+SCRIPTS = [path for path in SHELL if "bash" in path.open().readline()]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 GROUPS: dict[str, Any] = {
     "macco-prep": typer.main.get_command(prep),
     "macco-train": typer.main.get_command(train),
@@ -45,7 +49,7 @@ def named_commands(page: Path) -> Iterator[list[str]]:
             yield words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
     for words in named_commands(page):
         group = GROUPS[words[0]]
@@ -62,6 +66,26 @@ def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
         for option, value in itertools.pairwise(words):
             if option == "--preset" and not value.startswith(("NAME", "FILE")):
                 assert value.rstrip(",;.)") in preset_names(), f"{page.name}: {value}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_is_sound(script: Path) -> None:
+    found = subprocess.run([SHELLCHECK, script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+def test_the_cluster_of_the_examples_is_one_to_ray() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load((ROOT / "examples" / "ray-cluster.yaml").read_text())))
+
+
+def test_the_job_of_the_examples_asks_for_what_there_is() -> None:
+    job = yaml.safe_load((ROOT / "examples" / "kuberay-job.yaml").read_text())["spec"]
+    words = shlex.split(job["entrypoint"])
+    command = GROUPS[words[0]].commands[words[1]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
 @pytest.mark.processes
