@@ -36,7 +36,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The site of docs/, offline: site/index.html. With `serve` in the place of `build` it is shown as it is written.
+# The site of docs/, offline: site/index.html; its search needs a server (python -m http.server -d site).
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
