@@ -314,29 +314,30 @@ def cache(
 
 def export(
     path: StorePath,
-    out: Annotated[Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone) to write.")],
-    format: Annotated[str, typer.Option(help="coco, fiftyone or macco-tsv.")] = "coco",
+    out: Annotated[
+        Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone, hf) to write.")
+    ],
+    format: Annotated[str, typer.Option(help="coco, fiftyone, macco-tsv or hf.")] = "coco",
     threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
     detector: Boxes = None,
 ) -> None:
-    """Write a store for other programs: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV.
+    """Write a store for others: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV, a Hugging Face dataset.
 
     Examples:
 
       macco-prep export store --out boxes.json
       macco-prep export store --out dataset --format fiftyone --threshold 0.5
-      macco-prep export store --out train.tsv --format macco-tsv
+      macco-prep export store --out concepts --format hf --threshold 0.3
     """
     from macco.pipeline.folder import is_stream
     from macco.pipeline.store import Store
-    from macco.preprocess.exchange import coco, tsv
+    from macco.preprocess.exchange.formats import FORMATS, writer
 
-    writers = {"coco": coco.export_coco, "fiftyone": coco.export_fiftyone, "macco-tsv": tsv.export_tsv}
-    if format not in writers:
-        raise UserError(f"--format is {format!r}: choose one of {', '.join(writers)}")
+    if format not in FORMATS:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
     store = Store.open(path).choose_boxes(detector)
     store.require_whole()
-    rows = writers[format](store, out, threshold, lambda line: print(line, file=sys.stderr))
+    rows = writer(format)(store, out, threshold, lambda line: print(line, file=sys.stderr))
     print(f"{rows} rows in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
 
 
