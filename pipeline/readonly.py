@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Any, Final
 
 import duckdb
@@ -23,6 +24,8 @@ _NODES: Final = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_N
 # The table functions that it may call. Others run SQL given as text, or read memory by its address.
 _ROWS: Final = ("unnest", "range", "generate_series", "repeat", *TABLE_MACROS)
 _FILES: Final = ("read_parquet", "parquet_scan", "parquet_schema", "parquet_metadata", "read_json", "glob")
+
+DEPTH: Final = 200  # of brackets in a condition
 
 
 def seal(connection: duckdb.DuckDBPyConnection, *folders: Folder) -> None:
@@ -71,6 +74,9 @@ def conjuncts(where: str) -> list[str]:
     if not where.strip():
         return []
     said = f"--where {where!r}"
+    # DuckDB's parser takes the square of the depth: seconds for thousands.
+    if max(accumulate((c == "(") - (c == ")") for c in where)) > DEPTH:
+        raise UserError(f"{said[:60]}... has brackets within brackets, more than {DEPTH} deep")
     tree = _parsed(f"SELECT 1 WHERE (\n{where}\n)", said)
     _check(tree, said, _ROWS)
     node = tree["statements"][0]["node"]

@@ -24,7 +24,7 @@ from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import NEGATIVES
 from macco.pipeline.store import Store
 
-SECONDS: Final = 60  # after which a condition is given up
+SECONDS: Final = 30  # after which a condition is given up
 KEPT: Final = 16  # filters, conditions and places of images that are remembered
 PER_PAGE: Final = 24
 MOST: Final = 200  # images in one answer
@@ -151,9 +151,9 @@ class Gallery:
         with self._views:
             if self._asking is None:
                 self._asking = connect(self.store, sealed=True)
-            found = meeting(self._asking, where)
             with limited(self._asking):
                 try:
+                    found = meeting(self._asking, where)
                     return self._asking.sql(f"SELECT DISTINCT shard, key FROM {found}").to_arrow_table()
                 except duckdb.InterruptException as error:
                     raise UserError(f"the condition takes more than {SECONDS} s: ask for less") from error

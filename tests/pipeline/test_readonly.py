@@ -236,3 +236,10 @@ def test_text_is_a_condition_or_refused(text: str) -> None:
 def test_text_is_a_question_or_refused(text: str) -> None:
     with contextlib.suppress(UserError):
         assert question(text) == text
+
+
+def test_brackets_of_any_depth_are_answered() -> None:
+    assert len(conjuncts("(" * 150 + "key = '('" + ")" * 150)) == 1
+    for where in ("(" * 30_000 + "true", "(" * 30_000 + "true" + ")" * 30_000):
+        with pytest.raises(UserError, match="brackets within brackets"):
+            conjuncts(where)
