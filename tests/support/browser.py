@@ -14,7 +14,9 @@ BROWSED = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # no longer: Playwright's event loop runs meanwhile, and other tests start their own
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
