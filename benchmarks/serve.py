@@ -88,7 +88,7 @@ def write(folder: Path, samples: int, captions: int, shard_size: int, objects: i
 def main() -> None:
     """Make the store if it is not there, serve it, and time requests as a browser sends them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("serve-store"))
+    parser.add_argument("--store", type=Path, default=Path("runs/serve-store"))  # git does not see it
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--captions", type=int, default=1, help="Of an image.")
     parser.add_argument("--boxes", type=int, default=3, help="Of an object; a caption has four objects.")
