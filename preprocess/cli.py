@@ -160,7 +160,9 @@ def _extract(
         f"{summary.committed} shards extracted, {summary.skipped} were there, {len(summary.failed)} failed; "
         f"{total} samples in {summary.seconds:.0f} s{rate}; failed samples: {bad or 'none'}"
     )
-    if summary.committed and (told := {what: n for what, n in counts(store).items() if what != ASKED}):
+    if summary.committed and (
+        told := {what: n for what, n in counts(store, store.commits()).items() if what != ASKED}
+    ):
         print(
             "in the whole store: " + ", ".join(f"{n:,} {what}" for what, n in told.items()), file=sys.stderr
         )

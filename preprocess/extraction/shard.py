@@ -1,6 +1,5 @@
 """One shard in, three Arrow tables out: read, decode, parse, ground. The unit of work, retry and resume."""
 
-import os
 import platform
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from PIL.Image import Image
 
+from macco.pipeline.cores import cores
 from macco.pipeline.pictures import Decoded, ImageError, decode
 from macco.pipeline.schema import OBJECT, OK, TABLES, Status, sample_id
 from macco.pipeline.store import Store
@@ -51,11 +51,6 @@ class Job:
 def parse_nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
     """What stands for a parser where no caption is read."""
     raise AssertionError("no caption is read where boxes alone are asked for")
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_here(config: ExtractConfig) -> Parse:

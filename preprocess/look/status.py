@@ -1,11 +1,12 @@
 """How far a store is, and what failed."""
 
 import json
-from collections import Counter
 from typing import Any
 
+from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
+from macco.pipeline.views import literal, parquet
 from macco.preprocess.sources.shard import READING
 
 BUSY = ("decoders", "detector")  # in the seconds of a shard's record
@@ -25,7 +26,7 @@ def status(store: Store) -> dict[str, Any]:
         samples = connection.execute(counted).fetchall()
         seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
         inputs = connection.execute(_INPUTS).fetchall()
-    asked = counts(store)
+    asked = counts(store, commits)
     total = dict(seconds).get("total", 0)
     there = {*commits.shards, *commits.damaged}
     failed = {
@@ -51,7 +52,7 @@ def status(store: Store) -> dict[str, Any]:
             for name, settings in store.groundings().items()
         }
     if asked:
-        found["counts"] = dict(sorted(asked.items()))
+        found["counts"] = asked
     if commits.damaged:
         found["shards"]["not whole"] = dict(sorted(commits.damaged.items())[:SHOWN])
     if commits.foreign:
@@ -59,13 +60,20 @@ def status(store: Store) -> dict[str, Any]:
     return found
 
 
-def counts(store: Store) -> Counter[str]:
+def counts(store: Store, commits: Commits) -> dict[str, int]:
     """What the parser and the detector could not do with captions and phrases, over all shards, by what it was."""
-    found: Counter[str] = Counter()
-    for record in store.records().values():
-        found.update(record.get("counts") or {})
-    return found
+    records = "SELECT record FROM loose"
+    if commits.packs:
+        packs = [literal(f"{store.url}/{PACKS}/{name}.parquet") for name in commits.packs]
+        records += f" UNION ALL SELECT record FROM {parquet(*packs)} SEMI JOIN committed USING (shard, file)"
+    with connect(store, commits=commits) as connection:
+        return dict(connection.execute(_ASKED.format(records=records)).fetchall())
 
+
+_ASKED = """
+    SELECT one.key, sum(one.value)::BIGINT FROM (
+        SELECT unnest(map_entries((record::JSON -> 'counts')::MAP(VARCHAR, BIGINT))) AS one FROM ({records})
+    ) GROUP BY 1 ORDER BY 1"""
 
 _COUNTED = """
     SELECT one.key, sum(one.value) FROM (SELECT unnest(map_entries({column})) AS one FROM shards)
