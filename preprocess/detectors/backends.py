@@ -1,14 +1,11 @@
 """What the first word of a spec stands for: the detectors of this package, and those that others add."""
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol
 
 from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.detector import Detector, Settings
+from macco.preprocess.plugins import DETECTORS, made, plugins
 
-GROUP: Final = (
-    "macco.detectors"  # of entry points; a name is the first word of a spec, an object a Backend's class
-)
 KNOWN: Final = "tiny, none, boxes:FILE, groundingdino:swint|swinb|FILE.pth, transformers:NAME_OR_DIR"
 
 
@@ -40,17 +37,9 @@ def backend(spec: str) -> tuple[Backend, str]:
         from macco.preprocess.detectors.box_file import BoxFileBackend
 
         return BoxFileBackend(), name
-    added = plugins()
+    added = plugins(DETECTORS)
     if kind not in added:
         more = f", {', '.join(sorted(added))}" if added else ""
         raise UserError(f"detector {spec!r} is unknown: choose {KNOWN}{more}")
-    try:
-        made: Backend = added[kind].load()()
-    except Exception as error:  # it is another's program
-        raise UserError(f"detector {kind} ({added[kind].value}) does not load: {error}") from error
-    return made, name
-
-
-def plugins() -> dict[str, EntryPoint]:
-    """The detectors that other packages add, by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    found: Backend = made(added[kind], "detector")
+    return found, name

@@ -58,11 +58,12 @@ PARSERS: Final = (
 def list_models() -> list[dict[str, Any]]:
     """One row per model: kind, name, whether it is here, the command that gets it, and what is known of it."""
     from macco.preprocess.detectors import check_detector
-    from macco.preprocess.detectors.backends import plugins as detectors
     from macco.preprocess.graph.parsers import check_parser
-    from macco.preprocess.graph.parsers import plugins as parsers
+    from macco.preprocess.plugins import DETECTORS as DETECTOR_GROUP
+    from macco.preprocess.plugins import PARSERS as PARSER_GROUP
+    from macco.preprocess.plugins import plugins
 
-    rows = [_row("parser", name, check_parser) for name in [*PARSERS, *parsers()]]
+    rows = [_row("parser", name, check_parser) for name in [*PARSERS, *plugins(PARSER_GROUP)]]
     for known in DETECTORS:
         more = {name: value for name, value in known._asdict().items() if value is not None}
         if "lvis" not in more and known.name.startswith(("transformers", "groundingdino")):
@@ -71,7 +72,7 @@ def list_models() -> list[dict[str, Any]]:
             rows.append({"kind": "detector", **more})
         else:
             rows.append(_row("detector", known.name, check_detector) | more)
-    return [*rows, *(_row("detector", name, check_detector) for name in detectors())]
+    return [*rows, *(_row("detector", name, check_detector) for name in plugins(DETECTOR_GROUP))]
 
 
 def _row(kind: str, name: str, check: Any) -> dict[str, Any]:

@@ -6,18 +6,13 @@ an entry point in the group `macco.parsers`.
 """
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from macco.pipeline.errors import UserError
 from macco.preprocess.graph.parser import Backend, Parsed, Parser
+from macco.preprocess.plugins import PARSERS, made, plugins
 
 if TYPE_CHECKING:
     from macco.preprocess.graph.scene_graphs import SceneGraphs
-
-GROUP: Final = (
-    "macco.parsers"  # of entry points; a name is the first word of a spec, an object a Backend's class
-)
 
 
 class SpacyBackend:
@@ -64,19 +59,11 @@ def backend(spec: str) -> tuple[Backend, str]:
         from macco.preprocess.graph.factual import FactualBackend
 
         return FactualBackend(), name
-    added = plugins()
+    added = plugins(PARSERS)
     if kind not in added:
         return SpacyBackend(), spec
-    try:
-        made: Backend = added[kind].load()()
-    except Exception as error:  # it is another's program
-        raise UserError(f"parser {kind} ({added[kind].value}) does not load: {error}") from error
-    return made, name
-
-
-def plugins() -> dict[str, EntryPoint]:
-    """The parsers that other packages add, by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    found: Backend = made(added[kind], "parser")
+    return found, name
 
 
 def check_parser(spec: str) -> None:

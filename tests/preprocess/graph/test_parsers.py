@@ -14,8 +14,9 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.query import query
 from macco.pipeline.schema import OBJECT, Concept, Span, Status
 from macco.pipeline.store import Store
+from macco.preprocess import plugins
 from macco.preprocess.cli import app
-from macco.preprocess.graph import factual, parsers
+from macco.preprocess.graph import factual
 from macco.preprocess.graph.factual import read_graph
 from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parsers import check_parser, load_parser, parser_fingerprint
@@ -223,8 +224,8 @@ class FirstBackend:
 
 
 def test_another_package_adds_a_parser(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("first", f"{__name__}:FirstBackend", parsers.GROUP)
-    monkeypatch.setattr(parsers, "entry_points", lambda group: [point])
+    point = EntryPoint("first", f"{__name__}:FirstBackend", plugins.PARSERS)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     made = extract(corpus, tmp_path / "store", "--parser", "first")
     assert made.description()["settings"]["parser_fingerprint"] == "first"
     rows = query(made, "SELECT DISTINCT kind, lemma, start FROM concepts").to_pylist()
