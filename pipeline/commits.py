@@ -46,6 +46,27 @@ CORE: Final = ("shard", "file", *TABLES)  # what is held of every shard
 Record = dict[str, Any]
 
 
+_KINDS: Final = {"shard": str, "file": str, "dataset": str} | dict.fromkeys((*TABLES, "max_side"), int)
+_COUNTS: Final = {"statuses": int, "seconds": (int, float), "versions": str, "bytes": int}
+
+
+def is_record(value: Any) -> bool:
+    """Tell a shard's record, as any version wrote it, from other JSON: each thing that it says is of its type."""
+    if not isinstance(value, dict) or not (isinstance(value.get("shard"), str) or value.get(GONE)):
+        return False
+    said = {name: kind for name, kind in _KINDS.items() if value.get(name) is not None}
+    counts = {name: kind for name, kind in _COUNTS.items() if value.get(name) is not None}
+    return (
+        all(isinstance(value[name], kind) for name, kind in said.items())
+        and all(abs(value[name]) < 2**31 for name, kind in said.items() if kind is int)
+        and "/" not in value.get("file", "")
+        and all(isinstance(value[name], dict) for name in counts)
+        and all(isinstance(one, kind) for name, kind in counts.items() for one in value[name].values())
+        and all(abs(one) < 2**62 for name in counts if name != "versions" for one in value[name].values())
+        and ("bytes" not in counts or value["bytes"].keys() >= TABLES.keys())
+    )
+
+
 def row_of(name: str, record: Mapping[str, Any]) -> Record:
     """A shard's record as a row of INDEX."""
     row = {column: record.get(column) for column in INDEX.names}
@@ -151,8 +172,7 @@ class Packs:
                         dict(zip(*(column.to_pylist() for column in rows.columns), strict=True)),
                     )
                 if shard in self._records[1]:
-                    record: Record = json.loads(self._records[1][shard])
-                    return record | {"file": name}
+                    return self._record(name, self._records[1][shard])
         return None
 
     def records(self) -> dict[str, Record]:
@@ -161,17 +181,31 @@ class Packs:
         for name in self.all():
             rows = self._open(name, ("shard", "record"))
             for shard, record in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                found[shard] = json.loads(record) | {"file": name}
+                found[shard] = self._record(name, record)
         return found
 
-    def _open(self, name: str, columns: Iterable[str]) -> pa.Table:
-        path = f"{PACKS}/{name}.parquet"
+    def _record(self, name: str, text: str) -> Record:
         try:
-            table = pq.read_table(pa.BufferReader(self._folder.read(path)), columns=list(columns))
-        except (pa.ArrowException, KeyError) as error:
-            raise UserError(
-                f"{self._folder.url}/{path} is damaged ({error}): restore it from a copy"
-            ) from error
+            record = json.loads(text)
+        except ValueError as error:
+            raise self._damaged(name, error) from error
+        if not is_record(record):
+            raise self._damaged(name, f"no shard's record: {text[:40]}")
+        return dict(record) | {"file": name}
+
+    def _damaged(self, name: str, why: object) -> UserError:
+        return UserError(
+            f"{self._folder.url}/{PACKS}/{name}.parquet is damaged ({why}): restore it from a copy"
+        )
+
+    def _open(self, name: str, columns: Iterable[str]) -> pa.Table:
+        data = self._folder.read(f"{PACKS}/{name}.parquet")
+        try:
+            table = pq.read_table(pa.BufferReader(data), columns=list(columns))
+            table = table.cast(pa.schema([INDEX.field(column) for column in columns], table.schema.metadata))
+            number_of(table), sizes_of(table)
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(name, error) from error
         if "file" in table.column_names:  # a pack that was copied by hand has another name
             names = pa.array([name] * table.num_rows, pa.string())
             table = table.set_column(table.column_names.index("file"), INDEX.field("file"), names)
@@ -218,7 +252,7 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
         seen.update(shards)
         if kept.num_rows < table.num_rows:
             partly.add(name)
-        if problem := _problem(name, json.loads(table.schema.metadata[b"bytes"]), sizes):
+        if problem := _problem(name, sizes_of(table), sizes):
             damaged |= dict.fromkeys(shards, problem)
             broken |= {name} if shards else set()
         else:
@@ -236,6 +270,12 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
 def number_of(pack: pa.Table) -> int:
     """The number of a pack: of two, the later one has the higher."""
     return int(pack.schema.metadata[b"number"])
+
+
+def sizes_of(pack: pa.Table) -> dict[str, int]:
+    """The bytes of a pack's files."""
+    sizes = json.loads(pack.schema.metadata[b"bytes"])
+    return {table: int(sizes[table]) for table in TABLES}
 
 
 def _problem(

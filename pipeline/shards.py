@@ -11,7 +11,18 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, alone, file_of, read_commits
+from macco.pipeline.commits import (
+    GONE,
+    NO_ROW,
+    PACKS,
+    Commits,
+    Packs,
+    Record,
+    alone,
+    file_of,
+    is_record,
+    read_commits,
+)
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.groundings import Groundings
@@ -308,11 +319,11 @@ class Shards(Groundings):
     def _json(self, name: str) -> dict[str, Any]:
         try:
             value = json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.url}/{name} is not valid JSON ({error}): {restore(name)}") from error
         if not isinstance(value, dict):
             raise UserError(f"{self.url}/{name} holds no JSON object: {restore(name)}")
-        if name.startswith("shards/") and not (isinstance(value.get("shard"), str) or value.get(GONE)):
+        if name.startswith("shards/") and not is_record(value):
             raise UserError(f"{self.url}/{name} is no shard's record: {restore(name)}")
         return value
 
