@@ -17,7 +17,7 @@ from macco.pipeline.store import Store
 from macco.preprocess import plugins
 from macco.preprocess.cli import app
 from macco.preprocess.graph import factual
-from macco.preprocess.graph.factual import read_graph
+from macco.preprocess.graph.factual import CUT, NO_FACT, read_graph
 from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parsers import check_parser, load_parser, parser_fingerprint
 from macco.preprocess.graph.refusal import CaptionError
@@ -82,25 +82,60 @@ def test_graphs_of_words_are_found_in_their_caption() -> None:
         "( dog , is , 2 ) , ( dog , is , red ) , ( dog , sit on , sofa ) , ( sofa , next to , lamp ) , "
         "( lamp , is , red )"
     )
-    graph = read_graph(written)
-    assert graph is not None
     counts: Counter[str] = Counter()
+    graph = read_graph(written, counts)
+    assert graph is not None
     concepts = concepts_of(graph, CAPTION, counts)
     assert shown(CAPTION, concepts) == EXPECTED
     assert concepts[3].spans[0].start == 0
     assert concepts[5].spans[0].start > concepts[2].spans[0].start - 5
-    assert not counts
+    assert not +counts
 
 
 @pytest.mark.parametrize(
-    "written", ["", "dog", "( dog , red )", "( dog , is , red ) and more", "( a , b , c ) , ( d , e"]
+    "written", ["", "dog", "( dog , red )", "( , is , )", "( d , e", "( a , b , c , d )"]
 )
 def test_what_is_no_graph_is_none(written: str) -> None:
-    assert read_graph(written) is None
+    assert read_graph(written, Counter()) is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["( dog , is , red ) and more", "( dog , is , red ) , ( dog , on", "(dog,is,red),( dog , red )"],
+)
+def test_facts_that_are_none_are_counted_beside_those_that_are(written: str) -> None:
+    counts: Counter[str] = Counter()
+    graph = read_graph(written, counts)
+    assert graph is not None
+    assert [(one.text, one.attributes) for one in graph.objects] == [("dog", [("red", None)])]
+    assert counts == {NO_FACT: 1}
+
+
+def test_the_forms_that_the_published_checkpoints_write() -> None:
+    """Of FACTUAL's data: an object alone, a fact twice, and in the "-id" checkpoints verbs, passives and numbers."""
+    counts: Counter[str] = Counter()
+    alone = read_graph("( city bus )", counts)
+    assert alone is not None
+    assert shown("a city bus", concepts_of(alone, "a city bus", counts)) == [
+        ("object", "city bus", "city bus", None, None, None)
+    ]
+    caption = "A monkey sitting next to another monkey in a parked car"
+    graph = read_graph(
+        "( monkey , v:sit next to , monkey:1 ) , ( monkey, v:sit next to, monkey:1 ), ( monkey:1 , in , car ) , "
+        "( car , pv:park , sideways )",
+        counts,
+    )
+    assert graph is not None
+    found = concepts_of(graph, caption, counts)
+    assert [c.lemma for c in found if c.kind == "relation"] == ["sit next to", "in", "park"]
+    assert [(c.spans[0].start, c.subject, c.object) for c in found if c.kind == "relation"] == [
+        (9, 0, 1), (40, 1, 2), (45, 2, None)
+    ]  # fmt: skip
+    assert +counts == {AMBIGUOUS: 1, ABSENT: 1}
 
 
 def test_two_of_one_name_are_two() -> None:
-    graph = read_graph("( dog , near , dog:1 ) , ( dog:1 , is , black )")
+    graph = read_graph("( dog , near , dog:1 ) , ( dog:1 , is , black )", Counter())
     assert graph is not None
     caption = "a dog near a black dog"
     found = concepts_of(graph, caption, Counter())
@@ -173,7 +208,9 @@ def test_a_t5_that_writes_no_graph_is_a_counted_row(corpus: Path, tmp_path: Path
     spec = f"factual:{write_t5(tmp_path / 't5', layers=2)}"
     check_parser(spec)
     assert parser_fingerprint(spec).startswith("factual:")
-    (graph, same) = load_parser(spec).parse(["a dog. A cat.", "a dog. A cat."], ["", ""]).graphs
+    parsed = load_parser(spec).parse(["a dog. A cat.", "a dog. A cat.", "a dog " * 300], [""] * 3)
+    assert parsed.counts == {CUT: 1}
+    graph, same, _ = parsed.graphs
     assert isinstance(graph, CaptionError)
     assert graph == same
     assert graph.status == Status.PARSING_FAILED
@@ -190,7 +227,7 @@ def test_what_a_t5_writes_becomes_concepts(tmp_path: Path, monkeypatch: pytest.M
         "a red dog.": "( dog , is , red )",
         "Two cats sit on it.": "( cats , is , 2 ) , ( cats , sit on , it )",
     }
-    monkeypatch.setattr(factual.Factual, "_write", lambda self, texts: (said[text] for text in texts))
+    monkeypatch.setattr(factual.Factual, "_write", lambda self, texts, counts: (said[text] for text in texts))
     caption = "a red dog. Two cats sit on it."
     (graph,) = made.parse([caption], [""]).graphs
     assert shown(caption, graph) == [
