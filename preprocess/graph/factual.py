@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import Concept, Status
-from macco.preprocess.graph.parser import Parsed, Parser
+from macco.preprocess.graph.parser import READING, Parsed, Parser
 from macco.preprocess.graph.refusal import CaptionError
 from macco.preprocess.graph.sentences import joined, sentences
 from macco.preprocess.graph.triples import Graph, Thing, concepts_of
@@ -103,7 +103,7 @@ class FactualBackend:
             if file.suffix in _HASHED:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "blake2b").digest())
-        return f"factual:{digest.hexdigest()}"
+        return f"factual:{digest.hexdigest()}, reading {READING}"
 
     def load(self, name: str, rules: str) -> Parser:
         """Load the model, onto CUDA where there is one."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
-from macco.preprocess.graph.parser import Parsed, Parser
+from macco.preprocess.graph.parser import READING, Parsed, Parser
 from macco.preprocess.graph.refusal import CaptionError
 from macco.preprocess.graph.triples import Graph, Thing, concepts_of
 
@@ -83,7 +83,7 @@ class GraphFileBackend:
         """Hash of the content."""
         with _path(name).open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-        return f"graphs:{digest.hexdigest()}"
+        return f"graphs:{digest.hexdigest()}, reading {READING}"
 
     def load(self, name: str, rules: str) -> Parser:
         """Read the file once, for where its graphs lie."""
