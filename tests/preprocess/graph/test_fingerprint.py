@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,7 @@ KNOWN = (2, "665a4cb175756785")
 
 def test_a_change_of_what_is_read_has_another_number() -> None:
     captions = (DATA / "captions_coco.txt").read_text().splitlines()
-    captions += [
-        f"{one.rstrip('. ')}. {other.capitalize()}"
-        for one, other in zip(captions, captions[1:], strict=False)
-    ]
+    captions += [f"{one.rstrip('. ')}. {other.capitalize()}" for one, other in pairwise(captions)]
     captions += (DATA / "graphs.txt").read_text().splitlines()
     found: list[Any] = [
         to_json(caption, graph)
