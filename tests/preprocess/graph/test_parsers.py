@@ -18,6 +18,7 @@ from macco.preprocess import plugins
 from macco.preprocess.cli import app
 from macco.preprocess.graph import factual
 from macco.preprocess.graph.factual import CUT, NO_FACT, read_graph
+from macco.preprocess.graph.graph_file import AGAIN, GRAPHS, NAMES_ALONE, NO_GRAPH, UNREADABLE
 from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parsers import check_parser, load_parser, parser_fingerprint
 from macco.preprocess.graph.refusal import CaptionError
@@ -202,6 +203,45 @@ def test_extraction_takes_graphs_of_a_file(corpus: Path, store: Store, tmp_path:
         check_parser(f"graphs:{tmp_path}/no.jsonl")
     with pytest.raises(UserError, match="none of the first lines"):
         check_parser(write(tmp_path / "x.jsonl", "[]", "x"))
+
+
+def test_a_file_of_graphs_is_tried_before_an_extraction(tmp_path: Path) -> None:
+    """What `import-graphs` counts is what an extraction of the same captions counts."""
+    spans = {
+        "caption": CAPTION,
+        "objects": [{"text": "dogs", "start": 8, "end": 12}],
+        "attributes": [[0, "red"]],
+    }
+    words = {
+        "caption": "a boat and a boat",
+        "objects": ["boat", "dog"],
+        "relations": [["boat", "on", "lake"]],
+    }
+    named = {"sample_id": "d/s/k/0", "objects": ["boat"]}
+    wrong = {"caption": "x", "objects": [3]}
+    spec = write(tmp_path / "g.jsonl", spans, "no JSON", words, named, wrong, words | {"objects": []}, "")
+    done = CliRunner().invoke(app, ["import-graphs", str(tmp_path / "g.jsonl"), "--json"])
+    assert done.exit_code == 0, done.output
+    counted = json.loads(done.output)
+    assert {name: n for name, n in counted.items() if n} == {
+        GRAPHS: 5,
+        NO_GRAPH: 1,
+        NAMES_ALONE: 1,
+        AGAIN: 1,
+        UNREADABLE: 1,
+        "objects": 2,
+        "attributes": 1,
+        AMBIGUOUS: 1,
+        ABSENT: 3,
+    }
+    parsed = load_parser(spec).parse([CAPTION, words["caption"], "x"], [""] * 3)
+    assert dict(parsed.counts) == {name: counted[name] for name in (AMBIGUOUS, ABSENT, UNREADABLE)}
+    graphs = [graph for graph in parsed.graphs if not isinstance(graph, CaptionError)]
+    assert sum(len(graph) for graph in graphs) == counted["objects"] + counted["attributes"]
+    with pytest.raises(UserError, match="no such file"):
+        CliRunner().invoke(app, ["import-graphs", str(tmp_path / "none.jsonl")], catch_exceptions=False)
+    (tmp_path / "x.jsonl").write_text("[]\n")
+    assert CliRunner().invoke(app, ["import-graphs", str(tmp_path / "x.jsonl")]).exit_code == 1
 
 
 def test_a_t5_that_writes_no_graph_is_a_counted_row(corpus: Path, tmp_path: Path) -> None:
