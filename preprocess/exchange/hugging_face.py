@@ -70,7 +70,7 @@ def export_hugging_face(store: Store, out: Path, threshold: float, log: Log = pr
     Tables without a row are left out. Returns the number of all rows. Raises UserError where there is none, or nothing
     can be written.
     """
-    with new_folder(out) as folder, connect(store) as connection:
+    with new_folder(out) as folder, connect(store, views=TABLES) as connection:
         rows: dict[str, int] = {}
         for name in TABLES:
             where = f"WHERE score >= {threshold}" if name == "boxes" else ""
