@@ -134,14 +134,25 @@ def product_rate(device: str, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(medians([product], 1, device)[0] for _ in range(10))
 
 
-def training_step(
-    model: Macco, loss: Callable[[], Tensor], precision: Any, *, fused: bool | None = True
-) -> Callable[[], None]:
-    """Forward, backward and optimizer; fused: as in torch.optim.AdamW."""
+def adamw(model: Macco) -> torch.optim.AdamW:
+    """The released optimizer."""
     groups = parameter_groups(model, lr=5e-7, predictor_lr=1e-3, decay=0.2, predictor_decay=0.01)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=fused)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+def training_step(
+    model: Macco,
+    loss: Callable[[], Tensor],
+    precision: Any,
+    optimizer: torch.optim.AdamW | None = None,
+    fused: bool | None = True,
+) -> Callable[[], None]:
+    """Forward, backward and optimizer, one of its own where none is given; fused: as in torch.optim.AdamW."""
+    optimizer = optimizer or adamw(model)
 
     def step() -> None:
+        for group in optimizer.param_groups:
+            group["fused"] = fused
         optimizer.zero_grad()
         with precision():
             total = loss()
@@ -190,10 +201,11 @@ def compare(sizes: list[int], repeats: int) -> bool:
                 memory.append(activations(model, way))
             flops.append(counter.get_total_flops() / size)
         model.zero_grad()
+        optimizer = adamw(model)  # one, for its state is as large as twice the model
         fused = (True, None)
         steps = [
-            training_step(model, way, nullcontext, fused=f)
-            for way, f in zip(ways.values(), fused, strict=True)
+            training_step(model, way, nullcontext, optimizer, kind)
+            for way, kind in zip(ways.values(), fused, strict=True)
         ]
         taken = medians(steps, repeats, "cpu")
         print(f"batch {size}, {batch.tokens.shape[1]} tokens")
