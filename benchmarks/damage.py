@@ -133,7 +133,7 @@ def _extra(file: Path, random: Random, files: list[Path]) -> None:
         f".tmp-{file.name}-01234567",
         f"-x{file.suffix}",
     ]
-    names += [f"{odd}{file.suffix}" for odd in ("", "'", "%s*", "[a]", "\u202ex", "a'; x", "~", "b" * 200)]
+    names += [f"{odd}{file.suffix}" for odd in (" ", "'", "%s*", "[a]", "\u202ex", "a'; x", "~", "b" * 200)]
     data = random.choice((b"", b"\x00\x05\x16\x07", file.read_bytes()))
     (file.parent / random.choice(names)).write_bytes(data)
 

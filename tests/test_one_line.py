@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from macco.pipeline.store import Store
 from macco.preprocess import cli as macco_prep
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.demo import write_benchmark, write_corpus
+from macco.preprocess.exchange.compact import compact
 from macco.train import cli as macco_train
 from tests.support.rows import record, tables
 
@@ -71,6 +73,27 @@ def described(**changes: object) -> Callable[[Path], object]:
     return change
 
 
+def recorded(**changes: object) -> Callable[[Path], object]:
+    """A shard's record that says something of another type."""
+
+    def change(store: Path) -> None:
+        file = store / "shards" / "a.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def packed(metadata: dict[str, str] | None) -> Callable[[Path], object]:
+    """A store whose pack says other things of its files."""
+
+    def change(store: Path) -> None:
+        compact(Store.open(str(store)))
+        for file in (store / "packs").glob("[!_]*.parquet"):
+            pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+
+    return change
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "truncated": lambda store: (store / "samples" / "a.parquet").write_bytes(b"PAR1"),
     "no samples": lambda store: shutil.rmtree(store / "samples"),
@@ -78,6 +101,14 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no settings": described(settings=None),
     "a record {}": lambda store: (store / "shards" / "a.json").write_text("{}"),
     "a record [1]": lambda store: (store / "shards" / "a.json").write_text("[1]"),
+    "sizes in a list": recorded(bytes=["x"]),
+    "sizes of one table": recorded(bytes={"samples": 1}),
+    "a size of null": recorded(bytes={"samples": 1, "concepts": 1, "boxes": None}),
+    "a count beyond all": recorded(samples=2**70),
+    "statuses of a number": recorded(statuses=1.5),
+    "a file elsewhere": recorded(file="../samples/b"),
+    "a pack without sizes": packed(None),
+    "a pack with other sizes": packed({"number": "1", "bytes": "[]"}),
 }
 LOOK = {  # what is whole is shown, and the exit code says that not all is
     "status": ("macco-prep", "status"),
