@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
+from macco.pipeline.records import GONE, Record, is_record
 from macco.pipeline.schema import TABLES
 
 PACKS: Final = "packs"
-GONE: Final = "gone"  # in the record of a shard that no longer is, though a pack holds it
 NO_ROW: Final = "_schema"  # the stem of the files that give an empty store's globs a schema
 
 # One row per committed shard. `record` is its JSON as it was written.
@@ -42,29 +42,6 @@ INDEX: Final = pa.schema(
     ]
 )
 CORE: Final = ("shard", "file", *TABLES)  # what is held of every shard
-
-Record = dict[str, Any]
-
-
-_KINDS: Final = {"shard": str, "file": str, "dataset": str} | dict.fromkeys((*TABLES, "max_side"), int)
-_COUNTS: Final = {"statuses": int, "seconds": (int, float), "versions": str, "bytes": int}
-
-
-def is_record(value: Any) -> bool:
-    """Tell a shard's record, as any version wrote it, from other JSON: each thing that it says is of its type."""
-    if not isinstance(value, dict) or not (isinstance(value.get("shard"), str) or value.get(GONE)):
-        return False
-    said = {name: kind for name, kind in _KINDS.items() if value.get(name) is not None}
-    counts = {name: kind for name, kind in _COUNTS.items() if value.get(name) is not None}
-    return (
-        all(isinstance(value[name], kind) for name, kind in said.items())
-        and all(abs(value[name]) < 2**31 for name, kind in said.items() if kind is int)
-        and "/" not in value.get("file", "")
-        and all(isinstance(value[name], dict) for name in counts)
-        and all(isinstance(one, kind) for name, kind in counts.items() for one in value[name].values())
-        and all(abs(one) < 2**62 for name in counts if name != "versions" for one in value[name].values())
-        and ("bytes" not in counts or value["bytes"].keys() >= TABLES.keys())
-    )
 
 
 def row_of(name: str, record: Mapping[str, Any]) -> Record:
