@@ -31,7 +31,7 @@ from PIL import Image
 
 from benchmarks.damage import changed_value, mutated
 from benchmarks.fuzz_folders import runs, stores, templates
-from macco.pipeline.errors import UserError
+from macco.pipeline.errors import UserError, is_failure
 from macco.pipeline.pictures import ImageError, decode
 from macco.pipeline.schema import OK
 from macco.preprocess.graph.language import EMBEDDED
@@ -201,7 +201,9 @@ def fuzz(kind: str, cases: int, seed: int, folder: Path) -> Tally:
             tally.refused += not KINDS[kind](Random(f"{kind} {seed} {number}"), folder)
         except UserError:
             tally.refused += 1
-        except (Exception, HungError) as error:
+        except BaseException as error:
+            if not (is_failure(error) or isinstance(error, HungError)):
+                raise
             sort = _sort(error)
             if sort not in tally.exceptions:
                 print(f"{kind} {seed} {number}: {sort}", flush=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
-from macco.pipeline.records import GONE, Record, is_record
+from macco.pipeline.records import GONE, Record, is_record, read_json
 from macco.pipeline.schema import TABLES
 
 PACKS: Final = "packs"
@@ -163,7 +163,7 @@ class Packs:
 
     def _record(self, name: str, text: str) -> Record:
         try:
-            record = json.loads(text)
+            record = read_json(text.encode())
         except ValueError as error:
             raise self._damaged(name, error) from error
         if not is_record(record):

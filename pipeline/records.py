@@ -1,5 +1,6 @@
 """A shard's record: what is written, last, of a shard that is done."""
 
+import json
 from typing import Any, Final
 
 from macco.pipeline.schema import TABLES
@@ -18,6 +19,17 @@ _COUNTS: Final[dict[str, type]] = {
 }  # by name
 
 
+def read_json(data: bytes) -> Any:
+    """What JSON says, where its texts are such that UTF-8, and so every table, can hold them. Raises ValueError."""
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
+    if b"\\ud" in data.lower():  # half a surrogate pair, it may be
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def is_record(value: Any) -> bool:
     """Tell a shard's record, as any version wrote it, from other JSON: each thing that it says is of its type."""
     if not isinstance(value, dict) or not (isinstance(value.get("shard"), str) or value.get(GONE)):
@@ -30,6 +42,7 @@ def is_record(value: Any) -> bool:
         and all(isinstance(by_name, dict) for _, by_name in counts)
         and all(_is(kind, one) for kind, by_name in counts for one in by_name.values())
         and said.get("bytes", TABLES).keys() >= TABLES.keys()
+        and ("bytes" not in said or said.keys() >= TABLES.keys())
         and "/" not in said.get("file", "")
     )
 

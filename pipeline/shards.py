@@ -18,7 +18,7 @@ from macco.pipeline.groundings import Groundings
 from macco.pipeline.lease import NAME as WRITER
 from macco.pipeline.lease import check
 from macco.pipeline.parquet import parquet_bytes
-from macco.pipeline.records import GONE, Record, is_record
+from macco.pipeline.records import GONE, Record, is_record, read_json
 from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, TEXTS
 
 MAX_NAME: Final = 180  # bytes of a shard's name: file systems take 255, and files' own endings are to come
@@ -322,8 +322,8 @@ class Shards(Groundings):
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
+            value = read_json(self.read(name))
+        except ValueError as error:
             raise UserError(f"{self.url}/{name} is not valid JSON ({error}): {restore(name)}") from error
         if not isinstance(value, dict):
             raise UserError(f"{self.url}/{name} holds no JSON object: {restore(name)}")

@@ -107,6 +107,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a count beyond all": recorded(samples=2**70),
     "statuses of a number": recorded(statuses=1.5),
     "a file elsewhere": recorded(file="../samples/b"),
+    "no UTF-8": recorded(dataset="\ud800"),
+    "sizes and no counts": recorded(samples=None),
     "a pack without sizes": packed(None),
     "a pack with other sizes": packed({"number": "1", "bytes": "[]"}),
 }
@@ -174,6 +176,13 @@ def _copied(source: Path, out: Path, changes: dict[str, bytes | None]) -> Path:
     return out
 
 
+def panics(folder: Path) -> bytes:
+    """A tokenizer over which the library that reads it panics, in the language that it is written in."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["model"]["continuing_subword_prefix"] = "x" * 30
+    return json.dumps(whole).encode()
+
+
 def weights(name: str, data: bytes) -> dict[str, bytes | None]:
     return {"open_clip_model.safetensors": None, name: data}
 
@@ -200,6 +209,7 @@ FOLDERS: dict[str, Callable[[bytes], dict[str, bytes | None]]] = {  # of a CLIP 
         "open_clip_config.json": (START / "open_clip_config.json").read_bytes().replace(b": 3", b': "x"')
     },
     "no model": lambda _: {"open_clip_config.json": b"{}"},
+    "a tokenizer that ends its library": lambda _: {"tokenizer.json": panics(START)},
 }
 
 
