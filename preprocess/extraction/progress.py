@@ -36,6 +36,7 @@ class RunProgress:
             TextColumn("shards  {task.fields[note]}"),
             TimeRemainingColumn(),
             console=self._console,
+            refresh_per_second=2,  # ten, which is the default, take 10 ms of CPU a second
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("extract", total=total, completed=done, note="")
