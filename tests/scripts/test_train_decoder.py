@@ -8,7 +8,8 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from macco.pipeline.store import Store
-from macco.train.objectives.read.decoder import Labels, load_decoder
+from macco.train.data.slots import Slots
+from macco.train.objectives.read.decoder import IGNORED, Labels, load_decoder
 from tests.support import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -31,8 +32,9 @@ def test_the_decoder_opens_and_knows_its_words(
     t5 = T5ForConditionalGeneration.from_pretrained(out)
     memory = t5.encoder(torch.tensor([ids])).last_hidden_state[:, :1]
     expected = t5(encoder_outputs=(memory,), labels=labels).logits[0]
-    torch.testing.assert_close(decoder(memory[:, 0], labels), expected)
-    after_period = decoder(memory[:, 0], labels).softmax(1)[-1]  # the last label is the end token
+    logits = decoder(memory[:, 0], labels, Slots.of(labels != IGNORED))
+    torch.testing.assert_close(logits, expected)
+    after_period = logits.softmax(1)[-1]  # the last label is the end token
     assert after_period[train_decoder.END] > 0.5  # it has learned something of what captions are
 
 
