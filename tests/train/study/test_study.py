@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
 from macco.train.clip.write import export_open_clip
 from macco.train.layers import dump, parse
 from macco.train.runs.metrics import FILE as METRICS
