@@ -11,7 +11,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from benchmarks.loader import LINES, photo, write_tar
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections
-from macco.preprocess.extraction.shard import Extractor, Graphs, Job, parse_here
+from macco.preprocess.extraction.shard import Extractor, Job, Parse, parse_here
+from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.sources import plan
 
 CAPTIONS = 5
@@ -33,7 +35,9 @@ class Dummy:
     """A detector that finds one box of each phrase, whatever the picture."""
 
     max_side = 1333
-    device = "cpu"
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
 
     def detect(self, images: Sequence[Image], phrases: Sequence[Sequence[str]]) -> Iterator[Detections]:
         for asked in phrases:
@@ -42,14 +46,14 @@ class Dummy:
             yield Detections(np.arange(count, dtype=np.int32), boxes, np.full(count, 0.5, np.float32))
 
 
-def nothing(captions: Sequence[str]) -> "Future[Graphs]":
+def nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
     """A parser that finds nothing, at once."""
-    found: Future[Graphs] = Future()
-    found.set_result([[] for _ in captions])
+    found: Future[Parsed] = Future()
+    found.set_result(Parsed([[] for _ in captions], {}))
     return found
 
 
-def rate(folder: Path, tar: str, name: str, parse: Callable[[Sequence[str]], "Future[Graphs]"]) -> None:
+def rate(folder: Path, tar: str, name: str, parse: Parse) -> None:
     """Images of one core and second, and where they went."""
     extractor = Extractor(ExtractConfig(device="cpu"), parse)
     extractor.detector = Dummy()  # type: ignore[assignment]

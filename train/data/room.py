@@ -1,0 +1,33 @@
+"""Memory of batches that nobody holds any more, for the next ones: the system gives it slower than we fill it."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Final
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEPT: Final = 2  # arrays: a batch's, and that of the one before
+SPARE: Final = 1.125  # the next batch's crops may be somewhat larger
+
+_free: list[NDArray[np.uint8]] = []
+
+
+def room(shape: Sequence[int]) -> NDArray[np.uint8]:
+    """An array of any content. Its place is another's once nothing holds it, or what was made of it without a copy."""
+    size = prod(shape)
+    try:
+        place = _free.pop()
+    except IndexError:
+        place = np.empty(0, np.uint8)
+    if len(place) < size:
+        place = np.empty(int(size * SPARE), np.uint8)
+    found: NDArray[np.uint8] = place[:size].reshape(shape)
+    finalize(found, _put_back, place).atexit = False
+    return found
+
+
+def _put_back(place: NDArray[np.uint8]) -> None:
+    if len(_free) < KEPT:
+        _free.append(place)
