@@ -1,8 +1,8 @@
 """The congruence losses over a whole batch against the same, sample by sample: seconds forward and backward.
 
-    python benchmarks/cacr.py                 L = 40, V = 36 and 196, batch 32, 12 heads, one CPU thread
-    python benchmarks/cacr.py --device cuda
-    python benchmarks/cacr.py --step          what CACR adds to a training step, against the matching loss alone
+    python -m benchmarks.cacr                 L = 40, V = 36 and 196, batch 32, 12 heads, one CPU thread
+    python -m benchmarks.cacr --device cuda
+    python -m benchmarks.cacr --step          what CACR adds to a training step, against the matching loss alone
 
 The loop is the formula, each sample's blocks cut from the batch's logits in turn, its heads together. It is also
 timed over samples unbound once, which spares each cut a gradient of the whole batch's size; on a CPU such a loop
@@ -23,8 +23,8 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from train_step import PeakMemory
 
+from benchmarks.train_step import PeakMemory
 from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.matching import triplet_ranking
 from macco.train.objectives.joint.encoder import JointEncoder, Pairs

@@ -1,9 +1,9 @@
 """One command for a GPU: what MACCO's step and the detectors do on it, and whether they compute the same there.
 
-    python benchmarks/gpu.py [--models ViT-B-32 ViT-B-16 ViT-L-14] [--skip detectors]
-    python benchmarks/gpu.py --small                 the same code in small, on the CPU
+    python -m benchmarks.gpu [--models ViT-B-32 ViT-B-16 ViT-L-14] [--skip detectors]
+    python -m benchmarks.gpu --small                 the same code in small, on the CPU
 
-Needs torch, open_clip_torch and pydantic, and for the detectors transformers; nothing that reads stores. Weights and
+Needs torch and open_clip_torch, and for the detectors transformers; nothing that reads stores. Weights and
 batches are random, as in benchmarks/train_step.py. Exit code 1 where losses are not those of the CPU in float32
 (1e-4, in bf16 1e-2), or a step makes the host wait.
 """

@@ -18,6 +18,10 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.urls import filesystem
 
 _STREAM = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
+_CHANGED = (
+    "PreconditionFailed",
+    "ConditionalRequestConflict",
+)  # S3's answers where a condition does not hold
 TEMPORARY = ".tmp-"  # how the names of files begin that are being written
 
 
@@ -89,6 +93,28 @@ class Folder:
     def put(self, name: str, data: bytes) -> None:
         """Make a file hold `data`: readers see the old file or the new one, never a part."""
         put(self.fs, self.path(name), data)
+
+    def etag(self, name: str) -> str | None:
+        """What an object store calls the content of a file: "" where it has no such name, None where no file is."""
+        try:
+            return str(self.fs.info(self.path(name), refresh=True).get("ETag", ""))
+        except FileNotFoundError:
+            return None
+
+    def put_over(self, name: str, data: bytes, etag: str | None) -> bool:
+        """`put` in an object store, unless the file is not what `etag` said any more; tell whether it holds `data`."""
+        given = {"mode": "create"} if etag is None else {"IfMatch": etag} if etag else {}
+        try:
+            self.fs.pipe_file(self.path(name), data, **given)
+        except OSError as error:
+            answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if answer not in _CHANGED and not isinstance(error, FileExistsError | FileNotFoundError):
+                raise
+            try:
+                return self.read(name) == data  # by a request whose answer was lost
+            except FileNotFoundError:
+                return False
+        return True
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:

@@ -30,9 +30,10 @@ class Lease:
         self.id = uuid.uuid4().hex
         self._count = 0
         self._over = threading.Event()
-        if not self._create():
+        if not self._folder.put_over(NAME, self._content(), None):
             self._take_over()
-        threading.Thread(target=_renew, args=(weakref.ref(self), self._over), daemon=True).start()
+        given = weakref.ref(self), self._over
+        threading.Thread(target=_renew, args=given, name=self.id, daemon=True).start()
 
     def release(self) -> None:
         """Let others write."""
@@ -53,13 +54,6 @@ class Lease:
         return json.dumps(
             {"id": self.id, "count": self._count, "host": socket.gethostname(), "pid": os.getpid()}
         ).encode()
-
-    def _create(self) -> bool:
-        try:
-            self._folder.fs.pipe_file(self._folder.path(NAME), self._content(), mode="create")
-        except FileExistsError:
-            return self._mine(_read(self._folder))  # made by a request whose answer was lost
-        return True
 
     def _mine(self, found: dict[str, Any] | None) -> bool:
         return found is not None and found.get("id") == self.id
@@ -85,7 +79,8 @@ class Lease:
 def check(folder: Folder, holder: str) -> None:
     """Raise UserError unless the lease of that id holds the folder: one request.
 
-    It may have been lost while its process, or a worker of it, stood still.
+    It may have been lost while its process, or a worker of it, stood still. A record that is put after it was asked
+    is put on condition that nobody else has put one meanwhile (`Shards.commit`).
     """
     found = _read(folder)
     if found is None or found.get("id") != holder:

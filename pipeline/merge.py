@@ -60,6 +60,7 @@ def merge(store: Store, *, everything: bool = False) -> int:
     if len(group) < 2 and not commits.partly and not gone:
         return 0
     made = _write(store, commits, group, store)
+    store.check_writer()  # what another has done since outweighs the new pack, and is not to go
     for source in group:  # a pack before the records that outweigh it
         if source.file in commits.packs:
             store.remove(f"{PACKS}/{source.file}.parquet")
@@ -68,6 +69,7 @@ def merge(store: Store, *, everything: bool = False) -> int:
     for source in group:
         if source.file not in commits.packs:
             for shard in source.shards:
+                store.check_writer()
                 store.remove(f"shards/{shard}.json")
         for table in TABLES:
             store.remove(f"{table}/{source.file}.parquet")

@@ -176,7 +176,7 @@ def _jpeg(image: Image.Image, data: bytes, plain: bool) -> NDArray[np.uint8] | N
     return pixels if pixels.shape == (image.height, image.width, 3) else None
 
 
-def measure(stream: IO[bytes]) -> Measured:
+def measure(stream: IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Measured:
     """Width and height of the image in a file: of a JPEG with both its ends by its header, else of what is decoded.
 
     Damage between the ends of a JPEG is not seen. Raises ImageError as `decode` does, and OSError.
@@ -187,13 +187,13 @@ def measure(stream: IO[bytes]) -> Measured:
             with Image.open(stream, formats=FORMATS) as image:
                 if image.format == "JPEG" and _last(stream, len(_END)) == _END:
                     width, height = image.size
-                    _check_size(width, height, MAX_PIXELS, MIN_SIDE)
+                    _check_size(width, height, max_pixels, MIN_SIDE)
                     sideways = _TURNS.get(_orientation(image)) in _SIDEWAYS
                     return Measured(height, width) if sideways else Measured(width, height)
         except (Image.DecompressionBombError, *_BROKEN):
             pass  # whoever decodes it says why
     stream.seek(0)
-    found = decode(stream.read())
+    found = decode(stream.read(), max_pixels=max_pixels)
     return Measured(found.width, found.height)
 
 

@@ -1,8 +1,8 @@
 """DuckDB over a store: a connection, and rows by column name."""
 
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -15,13 +15,25 @@ from macco.pipeline.readonly import seal
 from macco.pipeline.schema import NEGATIVES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.tags import view_sql
-from macco.pipeline.views import literal, negatives_files, shards_sql, view_files, views
+from macco.pipeline.views import (
+    MACROS,
+    TABLE_MACROS,
+    VIEWS,
+    literal,
+    made_of,
+    negatives_files,
+    shards_sql,
+    view_files,
+    views,
+)
+
+_ALL: Final = (*VIEWS, *MACROS, *TABLE_MACROS)
 
 
 def connect(
     store: Store,
     *,
-    views: bool = True,
+    views: bool | Collection[str] = True,
     memory: str | None = None,
     threads: int | None = None,
     commits: Commits | None = None,
@@ -30,6 +42,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection, in memory, that can read the store's files and has its views.
 
+    views: all, none, or those of these names and what they are made of. Each costs a look into the files that it reads.
     commits: what is committed, for those who know it already.
     memory: at most so much ("2GB"); more goes to a temporary folder, and rows come in no order of their own.
     sealed: it reaches no file outside the store, but for those in `beside`; what it is asked may come from anyone.
@@ -45,15 +58,18 @@ def connect(
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
     if views:
-        _make_views(connection, store, commits or store.commits())
+        _make_views(connection, store, commits or store.commits(), _ALL if views is True else views)
     connection.execute(view_sql(store))
     if sealed:
         seal(connection, store, *([beside] if beside is not None else []))
     return connection
 
 
-def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, commits: Commits) -> None:
+def _make_views(
+    connection: duckdb.DuckDBPyConnection, store: Store, commits: Commits, names: Collection[str]
+) -> None:
     """The views over what is committed now, by the names of its files: what else lies in the folders is not read."""
+    names = made_of(names)
     files = sorted({*commits.files.values()})
     loose = commits.loose()
     connection.register("committed", commits.core)
@@ -64,19 +80,24 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, commits: Co
         connection.execute(f"SET VARIABLE {name}_files = ?", [view_files(store.url, files, name)])
     packs = [literal(f"{store.url}/{PACKS}/{name}.parquet") for name in commits.packs]
     try:
-        connection.execute(shards_sql("loose", packs))
+        if "shards" in names:
+            connection.execute(shards_sql("loose", packs))
         denied = store.description()["schema_version"] > 1
-        negatives = bool(store.names(".parquet", NEGATIVES))
+        negatives = NEGATIVES in names and bool(store.names(".parquet", NEGATIVES))
         connection.execute("SET VARIABLE negatives_files = ?", [negatives_files(store.url)])
         partly = bool(commits.partly)
-        connection.execute(views(partly=partly, denied=denied, empty=not files, negatives=negatives))
-        _all_boxes(connection, store, [*commits.shards])
+        connection.execute(views(names, partly=partly, denied=denied, empty=not files, negatives=negatives))
+        _choose_boxes(connection, store, [*commits.shards], names)
     except duckdb.Error as error:
         raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
 
 
-def _all_boxes(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sequence[str]) -> None:
+def _choose_boxes(
+    connection: duckdb.DuckDBPyConnection, store: Store, shards: Sequence[str], names: Collection[str]
+) -> None:
     """The view `all_boxes`, and in place of `boxes` those that were chosen."""
+    if "boxes" not in names:
+        return
     sets = {name: sorted(store.grounded(name) & {*shards}) for name in store.groundings()}
     own = "boxes"
     if store.boxes_of is not None:
@@ -84,7 +105,8 @@ def _all_boxes(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sequ
         connection.execute("ALTER VIEW boxes RENAME TO own_boxes")
         chosen = boxes_sql(store.url, store.boxes_of, sets[store.boxes_of])
         connection.execute(f"CREATE TEMP VIEW boxes AS SELECT * FROM {chosen}")
-    connection.execute(all_boxes_sql(store.url, store.detector, sets, own))
+    if "all_boxes" in names:
+        connection.execute(all_boxes_sql(store.url, store.detector, sets, own))
 
 
 def reason(error: duckdb.Error) -> str:

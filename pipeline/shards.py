@@ -129,12 +129,13 @@ class Shards(Groundings):
         fit(shard)
         try:
             before = self._own(shard)
+            etag = self._etag(f"shards/{shard}.json", there=before is not None)
             file = self._free_name(shard, before)
             made = self._write(shard, file, tables, record)
             self.check_writer()
             self._drop_texts(shard)
             self._put_negatives(shard, tables)
-            self.put(f"shards/{shard}.json", made)
+            self._put_over(f"shards/{shard}.json", made, etag)
             if before is not None:
                 self._drop(shard, before)
             self.remove(f"failed/{shard}.json")
@@ -167,6 +168,18 @@ class Shards(Groundings):
         """Raise UserError where another process has become the writer, while this one stood still: one request."""
         if self.writer is not None:
             check(self, self.writer)
+
+    def _etag(self, name: str, *, there: bool = True) -> str | None:
+        return self.etag(name) if there and self.writer is not None else None
+
+    def _put_over(self, name: str, data: bytes, etag: str | None) -> None:
+        """Put what makes rows visible. Where a lease may be lost after it was asked for: not over what another put."""
+        if self.writer is None:
+            self.put(name, data)
+            return
+        while not self.put_over(name, data, etag):
+            etag = self.etag(name)
+            self.check_writer()  # what came in between is of one that has lost the lease: it goes
 
     def _write(
         self, shard: str, file: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]
@@ -216,7 +229,8 @@ class Shards(Groundings):
         try:
             self.check_writer()
             decided = {"shards": list(shards), "gone": sorted({*gone} - {*shards})}
-            self.put(DECIDED, json.dumps(decided).encode())
+            self._put_over(DECIDED, json.dumps(decided).encode(), None)
+            self.check_writer()
             self.finish()
         except OSError as error:
             raise UserError(f"cannot write to {self.url}: {error}; give the command again") from error

@@ -1,5 +1,6 @@
 """SQL text: strings and files of a store in it, and the views, for this package and the duckdb command line alike."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from string import Template
 from typing import Final
@@ -57,7 +58,7 @@ _COLUMNS: Final = {
     "input": "JSON", "max_side": "INTEGER",
 }  # fmt: skip
 
-_SQL = Template("""\
+_SQL: Final = """\
 -- One row per (image, caption), failed ones too: see status and error.
 CREATE OR REPLACE TEMP VIEW samples AS $samples;
 
@@ -150,7 +151,12 @@ CREATE OR REPLACE TEMP MACRO examples(word, n := 5) AS TABLE
     SELECT c.sample_id, s.caption, c.kind, c.lemma, c.text, c.denied
     FROM concepts c JOIN samples s ON s.sample_id = c.sample_id
     WHERE c.lemma = lower(word) AND c.part = 0 ORDER BY hash(c.concept_id), c.concept_id LIMIT n;
-""")
+"""
+
+_WORD: Final = re.compile(r"\w+")
+_MADE: Final = re.compile(r"^CREATE OR REPLACE TEMP (?:VIEW|MACRO) (\w+)", re.M)
+# The statement of each, with what is said above it; `all_boxes` and `shards` are made apart.
+_STATEMENTS: Final = {_MADE.findall(text)[0]: text for text in _SQL.strip().split("\n\n")}
 
 # Views and macros over the three tables and the records, in the order of docs/sql.md; `connect` makes `tags`, too.
 VIEWS: Final = (*TABLES, "all_boxes", "concept_boxes", "triplets", "images", NEGATIVES, "shards")
@@ -220,9 +226,26 @@ def negatives_files(root: str) -> str:
     return f"{literal(root)}/{NEGATIVES}/[!.]*.parquet"
 
 
-def views(*, partly: bool, denied: bool = True, empty: bool = False, negatives: bool = True) -> str:
-    """The statements that make the views, over the table `committed` and a variable of file names for each table.
+def made_of(names: Collection[str]) -> set[str]:
+    """These views and macros, and all that they are made of."""
+    found = {*names} | ({"boxes"} if "all_boxes" in names else set())
+    for name, statement in reversed(_STATEMENTS.items()):  # what one is made of stands above it
+        if name in found:
+            found.update(_WORD.findall(statement))
+    return found & {*_STATEMENTS, *names}
 
+
+def views(
+    names: Collection[str] = (*VIEWS, *MACROS, *TABLE_MACROS),
+    *,
+    partly: bool,
+    denied: bool = True,
+    empty: bool = False,
+    negatives: bool = True,
+) -> str:
+    """The statements that make views and macros, over the table `committed` and a variable of files for each.
+
+    names: of those that are made, in any order; what they are made of must be among them.
     partly: files hold rows that are not committed. denied: whether concepts have that column. empty: there are no
     files; tables `no_samples` and so on say what the columns are. negatives: whether there are files of these.
     """
@@ -244,7 +267,9 @@ def views(*, partly: bool, denied: bool = True, empty: bool = False, negatives: 
     no_row = "SELECT NULL::VARCHAR AS sample_id, NULL::VARCHAR AS kind, NULL::VARCHAR AS caption WHERE false"
     read = "SELECT * FROM read_parquet(getvariable('negatives_files'), hive_partitioning = false)"
     tables[NEGATIVES] = f"{read} UNION ALL BY NAME {no_row}" if negatives else no_row
-    return _SQL.substitute(tables)
+    return "\n\n".join(
+        Template(statement).substitute(tables) for name, statement in _STATEMENTS.items() if name in names
+    )
 
 
 def shards_sql(loose: str, packs: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from macco.pipeline import console
 from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.preprocess.bench import bench
+from macco.preprocess.checking_graphs import import_graphs
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
 from macco.preprocess.regrounding import reground_store
@@ -332,6 +333,7 @@ def models(
     convert_checkpoint(convert, out)
 
 
+app.command("import-graphs")(import_graphs)
 for _command in (status, verify, stats, report, sql, score, compare, view, serve, cache, compact, export):
     app.command()(_command)
 app.command()(bench)

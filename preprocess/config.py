@@ -133,6 +133,10 @@ class RunConfig:
     start_timeout: Annotated[
         float, "Seconds that a run waits, while no grounding actor is up, before it gives up."
     ] = 600.0
+    tensorboard: Annotated[
+        str | None, "Folder for TensorBoard: samples/s, what failed, what share of its time each step takes."
+    ] = None
+    wandb: Annotated[str, "A W&B project for the same numbers."] = ""
 
     def check(self) -> None:
         """Raise UserError for an impossible value."""

@@ -172,6 +172,13 @@ def export(
         float | None,
         typer.Option(min=0, max=1, help="Share of the trained weights, the rest the start's (WiSE-FT)."),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write a model card, OUT/README.md, too; nothing is uploaded.")
+    ] = False,
+    figures: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder that eval wrote, for the card. May be repeated. Default: those in RUN."),
+    ] = None,
 ) -> None:
     """Write the plain CLIP of a run. Default weights: ema where the run keeps one, else latest.
 
@@ -179,11 +186,20 @@ def export(
 
       macco-train export runs/b32 --out clip
       macco-train export runs/b32 --out clip-hf --format hf --weights best --interpolate 0.5
+      macco-train export runs/b32 --out clip --card --figures report
     """
+    from macco.train.results.card import export_with_card
     from macco.train.results.product import export_run
 
-    export_run(path, out, format, weights, interpolate)
+    if figures and not card:
+        raise UserError("--figures are for the card: give --card, too")
+    if card:
+        export_with_card(path, out, format, weights, interpolate, figures or [], _say)
+    else:
+        export_run(path, out, format, weights, interpolate)
     print(out)
+    if not card and (out / "README.md").is_file():
+        print(f"{out / 'README.md'} is of an earlier export: give --card, or remove it", file=sys.stderr)
 
 
 @app.command("import")

@@ -9,8 +9,6 @@ from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
-
 from macco.pipeline.errors import UserError
 
 # The objectives by name: each lies in the folder of train/objectives that is named here.
@@ -27,10 +25,21 @@ OBJECTIVES: Final = {
     "degla": "degla",
 }
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+
+class Limits:
+    """What pydantic is to hold a number to, by the names of its own schema; models know their settings without it."""
+
+    def __init__(self, **limits: float) -> None:
+        self._limits = limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler(source) | self._limits
+
+
+Count = Annotated[int, Limits(ge=0)]
+Positive = Annotated[int, Limits(ge=1)]
+Weight = Annotated[float, Limits(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Limits(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

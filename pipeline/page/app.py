@@ -110,7 +110,7 @@ def _json(answer: Answer) -> Callable[[Request], Response]:
 
 
 def _filter(request: Request) -> Filter:
-    return Filter.of(request.query_params.multi_items())
+    return Filter.of(request.query_params.multi_items(), ("at", "limit", "like"))
 
 
 def _number(request: Request, name: str, default: int) -> int:

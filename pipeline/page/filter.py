@@ -1,7 +1,8 @@
 """What the page is asked to show, as its address says it, and the same as a condition for --where."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Final
 
 from macco.pipeline.errors import UserError
@@ -33,11 +34,18 @@ class Filter:
     seed: int = 0
 
     @classmethod
-    def of(cls, given: Iterable[tuple[str, str]]) -> "Filter":
-        """From an address's pairs; raises UserError for values that mean nothing."""
+    def of(cls, given: Iterable[tuple[str, str]], beside: Sequence[str] = ()) -> "Filter":
+        """From an address's pairs; raises UserError for names and values that mean nothing. `beside`: other names."""
         found: dict[str, list[str]] = {}
         for name, value in given:
             found.setdefault(name, []).append(value)
+        names = [field.name for field in fields(cls)]
+        for name in found:
+            if name not in (*names, *beside):
+                near = get_close_matches(name, names, n=1) or [", ".join(names)]
+                raise UserError(
+                    f"the address has {name!r}, which means nothing here: did you mean {near[0]}?"
+                )
         facets = {name: tuple(dict.fromkeys(found.get(name, ()))) for name in FACETS}
         for name, known in (("kind", KINDS), ("status", STATUSES), ("split", SPLITS)):
             if wrong := set(facets[name]) - {str(one) for one in known}:

@@ -42,7 +42,7 @@ class Detector(Protocol):
     """A loaded detector."""
 
     fingerprint: str
-    max_side: int  # pixels; a longer image is made smaller before it is looked at
+    max_side: int  # pixels; a longer image is made smaller before it is looked at; 0: no image is looked at
     counts: Counter[str]  # what was asked, and what could not be; whoever reads it empties it
 
     def detect(

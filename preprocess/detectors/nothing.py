@@ -1,4 +1,4 @@
-"""No detector: captions and images are read, and nothing is looked for."""
+"""No detector: captions are read, and nothing is looked for. Of images the headers are read, as in `import`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.detectors.canvas import ImageLike
 from macco.preprocess.detectors.detector import Detections, Detector, Settings
 
-SIDE = 128  # pixels: enough for the hash of an image, and quick to decode
+SIDE = 128  # pixels: enough for the hash of an image, and quick to decode, where nothing else says a size
 
 
 class NoDetector:
     """A `Detector` that finds no box of anything."""
 
     fingerprint = "none"
-    max_side = SIDE
+    max_side = 0
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -14,6 +14,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import new_folder, put_file
 from macco.pipeline.pictures import read_image_bytes
 from macco.pipeline.query import connect, dicts
+from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.names import IMAGES, Names, made_name
 
@@ -42,7 +43,7 @@ Log = Callable[[str], None]
 
 def _images(store: Store, threshold: float) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield (image, its boxes); memory holds one image."""
-    cursor = connect(store).execute(_BOXES, [threshold])
+    cursor = connect(store, views=(*TABLES, "shards")).execute(_BOXES, [threshold])
     image: dict[str, Any] | None = None
     boxes: list[dict[str, Any]] = []
     while rows := dicts(cursor, 10_000):
@@ -62,7 +63,7 @@ class _Ids:
 
     def __init__(self, store: Store) -> None:
         asked = f"SELECT any_value(key) FROM ({IMAGES}) WHERE format = 'coco' GROUP BY dataset, shard, key"
-        keys = connect(store).execute(asked).fetchall()
+        keys = connect(store, views=("samples", "shards")).execute(asked).fetchall()
         times = Counter(key for (key,) in keys if re.fullmatch(r"0|[1-9][0-9]*", key, re.ASCII))
         self._own = {key for key, number in times.items() if number == 1}
         self._new = count(max(map(int, times), default=0) + 1)
@@ -80,7 +81,7 @@ def export_coco(store: Store, out: Path, threshold: float, log: Log = print) -> 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
-    names, ids = Names(connect(store)), _Ids(store)
+    names, ids = Names(connect(store, views=("samples", "shards"))), _Ids(store)
     for row, boxes in _images(store, threshold):
         number = ids(row)
         size = {"width": row["width"], "height": row["height"]}

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import yaml
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import new_folder
+from macco.pipeline.published import licence, without_folders
 from macco.pipeline.query import connect
 from macco.pipeline.schema import BOX_COLUMNS, CONCEPT_COLUMNS, SAMPLE_COLUMNS, TABLES, Column
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote
-from macco.preprocess.sources.manifest import load_manifest
 
 Log = Callable[[str], None]
 COLUMNS: Final = {"samples": SAMPLE_COLUMNS, "concepts": CONCEPT_COLUMNS, "boxes": BOX_COLUMNS}
@@ -70,7 +70,7 @@ def export_hugging_face(store: Store, out: Path, threshold: float, log: Log = pr
     Tables without a row are left out. Returns the number of all rows. Raises UserError where there is none, or nothing
     can be written.
     """
-    with new_folder(out) as folder, connect(store) as connection:
+    with new_folder(out) as folder, connect(store, views=TABLES) as connection:
         rows: dict[str, int] = {}
         for name in TABLES:
             where = f"WHERE score >= {threshold}" if name == "boxes" else ""
@@ -115,9 +115,9 @@ def _card(
         out=out.name,
         counts="\n".join(f"| {name} | {count:,} |" for name, count in counts.items()),
         threshold=f"{threshold:g}",
-        detector=store.boxes_of or store.detector,
-        settings=yaml.safe_dump(description["settings"], sort_keys=False),
-        licences="\n".join(f"- `{name}`: {_licence(name)}" for name in datasets),
+        detector=without_folders(store.boxes_of or store.detector),
+        settings=yaml.safe_dump(without_folders(description["settings"]), sort_keys=False),
+        licences="\n".join(f"- `{name}`: {licence(name)}" for name in datasets),
         columns="\n".join(_meanings(name, COLUMNS[name]) for name in rows),
     )
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n{text}"
@@ -131,13 +131,3 @@ def _features(schema: pa.Schema) -> list[dict[str, str]]:
 def _meanings(name: str, columns: Iterable[Column]) -> str:
     rows = "\n".join(f"| `{column.name}` | {column.meaning} |" for column in columns)
     return f"### {name}\n\n| | |\n|---|---|\n{rows}\n"
-
-
-def _licence(dataset: str) -> Any:
-    """What is known of a corpus: its manifest's words, where it is one of ours."""
-    try:
-        return load_manifest(dataset).licence
-    except UserError:
-        return (
-            "not known to macco: the captions' and images' own, which whoever publishes this is to state here"
-        )

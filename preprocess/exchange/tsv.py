@@ -38,7 +38,7 @@ def export_tsv(store: Store, out: Path, threshold: float, log: Callable[[str], N
     `filepath` is the image's own path, or, for images inside a tar, the name that `export --format
     fiftyone` gives it; `neg_caption` are the store's hard negatives, where it has them.
     """
-    connection = connect(store)
+    connection = connect(store, views=("samples", "concepts", "shards"))
     names, imported = Names(connection), store.description()["settings"].get("imported") == IMPORTED
     lists_of = _lists_again if imported else _lists
     rows: list[list[Any]] = [list(COLUMNS)]

@@ -37,6 +37,8 @@ class Attempts:
             one.left.discard(job.shard.name)
             if not one.left:
                 self.store.replace(one.shards, one.gone)
+        if self.progress.asks_for_seconds and job.boxes is None and not job.stage:
+            self.progress.took(self.store.shard(job.shard.name)["seconds"])
         self.progress.committed(statuses)
         self._since += 1
         if self._since >= LOOSE:

@@ -63,7 +63,7 @@ def refuse_overlaps(store: Store, todo: Sequence[Shard], held: Sequence[tuple[st
     todo = [shard for shard in todo if _names_files(shard)]
     if not todo or len({*(shard.url for shard in todo), *(url for _, url in held)}) < 2:
         return
-    database = connect(store)
+    database = connect(store, views=("samples",))
     database.execute("CREATE TEMP TABLE coming (file VARCHAR, source VARCHAR, caption VARCHAR)")
     rows = ((shard.url, *row) for shard in todo for row in _paths(shard))
     while batch := list(islice(rows, _ROWS)):

@@ -19,7 +19,11 @@ def failed_shards(store: Store) -> list[Job]:
 
 def failed_samples(store: Store) -> list[Job]:
     """The rows of committed shards that are not ok, one job per shard."""
-    rows = connect(store).execute("SELECT shard, row FROM samples WHERE status <> ?", [OK]).fetchall()
+    rows = (
+        connect(store, views=("samples",))
+        .execute("SELECT shard, row FROM samples WHERE status <> ?", [OK])
+        .fetchall()
+    )
     by_shard: dict[str, set[int]] = defaultdict(set)
     for shard, row in rows:
         by_shard[shard].add(row)

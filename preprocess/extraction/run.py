@@ -1,16 +1,19 @@
 """Many shards: in process, or on Ray. The function called for one shard is the same."""
 
+import hashlib
 import os
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
+from pathlib import Path
 from typing import Any
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.merge import put_together
+from macco.pipeline.metrics import Sinks
 from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig, RunConfig
@@ -72,7 +75,11 @@ def _run(
     run: RunConfig,
     replacements: Sequence[Replacement],
 ) -> Summary:
-    with _swept(store), RunProgress(len(todo) + skipped, skipped) as progress:
+    with (
+        _swept(store),
+        closing(_sinks(store, config, run, skipped)) as sinks,
+        RunProgress(len(todo) + skipped, skipped, sinks) as progress,
+    ):
         attempts = Attempts(store, run.retries, progress, replacements)
         if not todo:
             pass  # not even the models are loaded
@@ -87,6 +94,16 @@ def _run(
         return Summary(
             skipped, progress.shards, attempts.given_up, dict(progress.samples), progress.seconds()
         )
+
+
+def _sinks(store: Store, config: ExtractConfig, run: RunConfig, skipped: int) -> Sinks:
+    """TensorBoard and W&B, where they are asked for; there a store goes on under its own name."""
+    folder, url = Path(run.tensorboard or "."), store.url.rstrip("/")
+    name = f"{url.rpartition('/')[2][:60]}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}"
+    return Sinks(
+        tensorboard=folder if run.tensorboard else None,
+        wandb=run.wandb, folder=folder, name=name, step=skipped, config=asdict(config),
+    )  # fmt: skip
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from io import BytesIO
 from itertools import count, islice
 from typing import Any, Final
 
@@ -16,12 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from macco.pipeline.cores import cores
-from macco.pipeline.pictures import Decoded, ImageError, decode
+from macco.pipeline.pictures import Decoded, ImageError, Measured, decode, measure
 from macco.pipeline.schema import OBJECT, OK, TABLES, Status, sample_id
 from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Lookup
+from macco.preprocess.detectors.nothing import SIDE
 from macco.preprocess.extraction.reground import reground
 from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
 from macco.preprocess.graph.parser import Parsed
@@ -67,7 +69,7 @@ class _Picture:
 
     source: SourceImage
     rows: list[Row]
-    image: Decoded | None = None
+    image: Measured | None = None
     found: Found = field(default_factory=dict)
 
     def good(self) -> list[Row]:
@@ -165,7 +167,8 @@ class Extractor:
             "shard": shard.name,
             "dataset": shard.dataset,
             "input": shard.record() | {"fingerprint": stamp, "content": content.record()},
-            "max_side": self.detector.max_side,
+            "max_side": self.detector.max_side
+            or SIDE,  # at which an audit makes the hashes that are not here
             "counts": {name: n for name, n in sorted((counts + self.detector.counts).items()) if n},
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
             "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
@@ -183,7 +186,8 @@ class Extractor:
             if not pictures:
                 return
             with clock("decode"):
-                for seconds in self._decoders.map(self._decode, pictures):
+                each = self._decoders.map if self.detector.max_side else map  # a header is read at once
+                for seconds in each(self._decode, pictures):
                     clock.add("decoders", seconds)
             rows = [row for picture in pictures for row in picture.good()]
             names = [
@@ -207,14 +211,15 @@ class Extractor:
                 yield _Picture(source, rows)
 
     def _decode(self, picture: _Picture) -> float:
-        """Decode it and take its hash, or note why it cannot be; returns the seconds that this took."""
-        start, source = time.perf_counter(), picture.source
+        """Decode it and take its hash, or measure it, or note why it cannot be; returns the seconds that this took."""
+        start, source, limit = time.perf_counter(), picture.source, self.config.max_pixels
         if source.status == OK and source.image is not None:
             try:
-                picture.image = decode(
-                    source.image, max_pixels=self.config.max_pixels, max_side=self.detector.max_side
-                )
-                _ = picture.image.code
+                if not self.detector.max_side:
+                    picture.image = measure(BytesIO(source.image), max_pixels=limit)
+                else:
+                    whole = decode(source.image, max_pixels=limit, max_side=self.detector.max_side)
+                    picture.image, _ = whole, whole.code
             except ImageError as error:
                 for row in picture.rows:
                     row.status, row.error = error.status, str(error)
@@ -222,7 +227,11 @@ class Extractor:
 
     def _ground(self, shard: str, pictures: Sequence[_Picture], clock: "_Clock") -> None:
         """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
-        asked = [(picture, picture.image.pixels, picture.phrases()) for picture in pictures if picture.image]
+        asked = [
+            (picture, picture.image.pixels, picture.phrases())
+            for picture in pictures
+            if isinstance(picture.image, Decoded)
+        ]
         asked = [one for one in asked if one[2]]
         images, phrases = [image for _, image, _ in asked], [own for _, _, own in asked]
         results: Sequence[Detections | Exception]

@@ -1,4 +1,8 @@
-"""FACTUAL's parsers: a T5 writes the graph of a sentence as text, "( dog , is , red ) , ( dog , sit on , sofa )"."""
+"""FACTUAL's parsers: a T5 writes the graph of a sentence as text, "( dog , is , red ) , ( dog , sit on , sofa )".
+
+A fact is three parts; "( city bus )", an object of which nothing is said, is one. The checkpoints whose names end in
+"-id" number things of one name ("dog:1") and mark verbs ("v:sit on") and passives ("pv:park on").
+"""
 
 import hashlib
 import re
@@ -9,17 +13,21 @@ from typing import Any, Final
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import Concept, Status
-from macco.preprocess.graph.parser import Parsed, Parser
+from macco.preprocess.graph.parser import READING, Parsed, Parser
 from macco.preprocess.graph.refusal import CaptionError
 from macco.preprocess.graph.sentences import joined, sentences
 from macco.preprocess.graph.triples import Graph, Thing, concepts_of
 
 PROMPT: Final = "Generate Scene Graph: "
-LIMIT: Final = 200  # tokens that are read, and written, of one sentence
+LIMIT: Final = 200  # tokens that are read, and written, of one sentence: as in the authors' own example
 BATCH: Final = 32  # sentences
 IS: Final = "is"  # what makes a triple an attribute
+NO_FACT: Final = "facts of the parser that are none, or cut short: left out"
+CUT: Final = "sentences longer than the parser reads: cut"
 
-_TRIPLE: Final = re.compile(r"\(\s*([^(),]+?)\s*,\s*([^(),]+?)\s*,\s*([^(),]+?)\s*\)")
+_FACT: Final = re.compile(r"\(([^()]*)\)")
+_NUMBER: Final = re.compile(r"\s*:\s*\d+$")
+_VERB: Final = re.compile(r"^p?v\s*:\s*")
 _HASHED: Final = (".json", ".model", ".safetensors", ".bin")
 
 
@@ -47,23 +55,23 @@ class Factual:
         counts: Counter[str] = Counter()
         parts = {caption: sentences(caption) for caption in captions}
         texts = list(dict.fromkeys(text for own in parts.values() for _, text in own))
-        written = dict(zip(texts, self._write(texts), strict=True))
+        written = dict(zip(texts, self._write(texts, counts), strict=True))
         graphs = {caption: self._graph(own, written, counts) for caption, own in parts.items()}
-        return Parsed([graphs[caption] for caption in captions], dict(counts))
+        return Parsed([graphs[caption] for caption in captions], {what: n for what, n in counts.items() if n})
 
     def _graph(
         self, parts: list[tuple[int, str]], written: dict[str, str], counts: Counter[str]
     ) -> list[Concept] | CaptionError:
         found = []
         for start, text in parts:
-            graph = read_graph(written[text])
+            graph = read_graph(written[text], counts)
             if graph is None:
                 shown = written[text][:80]
                 return CaptionError(Status.PARSING_FAILED, f"the parser wrote no graph: {shown!r}")
             found.append((start, concepts_of(graph, text, counts)))
         return joined(found)
 
-    def _write(self, texts: Sequence[str]) -> Iterator[str]:
+    def _write(self, texts: Sequence[str], counts: Counter[str]) -> Iterator[str]:
         import torch
 
         for start in range(0, len(texts), BATCH):
@@ -71,6 +79,8 @@ class Factual:
             inputs = self.tokenizer(
                 asked, max_length=LIMIT, truncation=True, padding=True, return_tensors="pt"
             ).to(self.device)
+            lengths = map(len, self.tokenizer(asked)["input_ids"])
+            counts[CUT] += sum(length > LIMIT for length in lengths)
             with torch.inference_mode():
                 ids: Any = self.model.generate(
                     input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"],
@@ -93,32 +103,40 @@ class FactualBackend:
             if file.suffix in _HASHED:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "blake2b").digest())
-        return f"factual:{digest.hexdigest()}"
+        return f"factual:{digest.hexdigest()}, reading {READING}"
 
     def load(self, name: str, rules: str) -> Parser:
         """Load the model, onto CUDA where there is one."""
         return Factual(_folder(name))
 
 
-def read_graph(text: str) -> Graph | None:
-    """The graph that a model wrote; None where it is none. "dog:1" is another dog than "dog"."""
-    triples = _TRIPLE.findall(text)
-    if not triples or _TRIPLE.sub("", text).strip(" ,\t\n"):
+def read_graph(text: str, counts: Counter[str]) -> Graph | None:
+    """The graph that a model wrote; None where no fact of it can be read. What is no fact beside others is counted.
+
+    "dog:1" is another dog than "dog".
+    """
+    facts = [tuple(part.strip() for part in fact.split(",")) for fact in _FACT.findall(text)]
+    good = [fact for fact in facts if len(fact) in (1, 3) and all(fact)]
+    if not good:
         return None
+    counts[NO_FACT] += len(facts) - len(good) + bool(_FACT.sub("", text).strip(" ,\t\n"))
     graph, place = Graph(), dict[str, int]()
 
     def thing(name: str) -> int:
         if name not in place:
             place[name] = len(graph.objects)
-            graph.objects.append(Thing(re.sub(r"\s*:\s*\d+$", "", name)))
+            graph.objects.append(Thing(_NUMBER.sub("", name)))
         return place[name]
 
-    for subject, words, object_ in triples:
+    for subject, *rest in dict.fromkeys(good):
         owner = thing(subject)
+        if not rest:
+            continue
+        words, object_ = rest
         if words == IS:
             graph.objects[owner].attributes.append((object_, None))
         else:
-            graph.relations.append((owner, words, thing(object_), None))
+            graph.relations.append((owner, _VERB.sub("", words), thing(object_), None))
     return graph
 
 

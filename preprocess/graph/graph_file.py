@@ -19,12 +19,17 @@ import numpy as np
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
-from macco.preprocess.graph.parser import Parsed, Parser
+from macco.preprocess.graph.parser import READING, Parsed, Parser
 from macco.preprocess.graph.refusal import CaptionError
-from macco.preprocess.graph.triples import Graph, Thing, concepts_of
+from macco.preprocess.graph.triples import ABSENT, AMBIGUOUS, Graph, Thing, concepts_of
 
 MISSING: Final = "captions that the file of graphs does not have"
 UNREADABLE: Final = "graphs of the file that are none"
+GRAPHS: Final = "graphs"
+NO_GRAPH: Final = "lines that hold no graph"
+NAMES_ALONE: Final = "graphs with a sample_id alone: their words are looked for when the captions are read"
+AGAIN: Final = "further graphs of the same caption or sample: the first counts"
+KINDS: Final = (OBJECT, ATTRIBUTE, RELATION)
 
 
 class GraphFile:
@@ -67,6 +72,36 @@ class GraphFile:
         return []
 
 
+def survey(path: Path) -> dict[str, int]:
+    """What an extraction would make of a file whose graphs have their captions, by what it is; spans are looked for.
+
+    Raises UserError for a file that is not there.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys((GRAPHS, NO_GRAPH, NAMES_ALONE, AGAIN, UNREADABLE), 0))
+    counts |= dict.fromkeys((*(f"{kind}s" for kind in KINDS), AMBIGUOUS, ABSENT), 0)
+    seen: set[int] = set()
+    for _, line in _lines(_path(str(path))):
+        names = dict(_named(line))
+        caption, name = names.get("caption"), names.get("sample_id")
+        if not names:
+            counts[NO_GRAPH] += bool(line.strip())
+            continue
+        counts[GRAPHS] += 1
+        key = _key(("caption", caption or "") if name is None else ("sample_id", name))
+        if key in seen:
+            counts[AGAIN] += 1
+        elif caption is None:
+            counts[NAMES_ALONE] += 1
+        else:
+            try:
+                found = _concepts(json.loads(line), caption, counts)
+                counts.update(f"{concept.kind}s" for concept in found)
+            except (KeyError, TypeError, ValueError, IndexError):
+                counts[UNREADABLE] += 1
+        seen.add(key)
+    return dict(counts)
+
+
 class GraphFileBackend:
     """What `graphs:FILE` stands for."""
 
@@ -83,7 +118,7 @@ class GraphFileBackend:
         """Hash of the content."""
         with _path(name).open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-        return f"graphs:{digest.hexdigest()}"
+        return f"graphs:{digest.hexdigest()}, reading {READING}"
 
     def load(self, name: str, rules: str) -> Parser:
         """Read the file once, for where its graphs lie."""
@@ -196,14 +231,13 @@ def _own(entries: list[dict[str, Any]], caption: str) -> list[Concept]:
         spans.setdefault(entry["id"], []).append(span)
         first.setdefault(entry["id"], entry)
     number = {name: place for place, name in enumerate(sorted(first))}
-    kinds = (OBJECT, ATTRIBUTE, RELATION)
     found = []
     for name in sorted(first):
         one, own = first[name], tuple(spans[name])
         subject, object_, owner = (
             None if one[end] is None else number[one[end]] for end in ("subject", "object", "owner")
         )
-        if one["kind"] not in kinds:
+        if one["kind"] not in KINDS:
             raise ValueError("no such kind")
         at = caption.rfind(one["head"], own[0].start, own[-1].end)
         head = Span(at, at + len(one["head"])) if at >= 0 else own[0]

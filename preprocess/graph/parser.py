@@ -1,10 +1,14 @@
 """What a parser is: captions in, concepts with exact spans out."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from macco.pipeline.schema import Concept
 from macco.preprocess.graph.refusal import CaptionError
+
+# Of what macco makes of a parse, or of a graph in words; 1 is 0.1.0's. To be raised whenever a caption's concepts
+# change: it is in the fingerprint of every parser, so that a store takes no rows of another making.
+READING: Final = 2
 
 
 class Parsed(NamedTuple):

@@ -8,7 +8,7 @@ an entry point in the group `macco.parsers`.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from macco.preprocess.graph.parser import Backend, Parsed, Parser
+from macco.preprocess.graph.parser import READING, Backend, Parsed, Parser
 from macco.preprocess.plugins import PARSERS, made, plugins
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ class SpacyBackend:
         check_pipeline(name)
 
     def fingerprint(self, name: str) -> str:
-        """Name, version and content of a pipeline."""
+        """Name, version and content of a pipeline, and how it is read."""
         from macco.preprocess.graph.language import pipeline_fingerprint
 
-        return pipeline_fingerprint(name)
+        return f"{pipeline_fingerprint(name)}, reading {READING}"
 
     def load(self, name: str, rules: str) -> Parser:
         """Load a pipeline. Raises UserError where it does not give what the rules read."""

@@ -70,7 +70,7 @@ def compare(store: Store, tsv: Path, threshold: float, iou: float = 0.5) -> dict
 
     Raises UserError where they share no caption.
     """
-    connection = connect(store)
+    connection = connect(store, views=("samples", "concept_boxes"))
     spans, boxes, rows = _counter(), _counter(), Counter[str]()
     lines = read_tsv(tsv)
     while part := list(islice(lines, BATCH)):

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 
 from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Status
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVES, OBJECT, RELATION, TABLES, Status
 from macco.pipeline.store import Store
 
 EXAMPLES: Final = 3  # of each kind of failure, and of captions without a concept
@@ -81,7 +81,7 @@ _SECONDS = """
 
 def report(store: Store, *, threshold: float, top: int = 20) -> dict[str, Any]:
     """Everything that the page shows, as JSON holds it. `threshold`: from which score a box counts."""
-    with connect(store) as connection:
+    with connect(store, views=(*TABLES, NEGATIVES, "shards")) as connection:
 
         def rows(sql: str) -> list[dict[str, Any]]:
             return dicts(connection.execute(sql.replace("{top}", str(top))))

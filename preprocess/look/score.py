@@ -52,7 +52,7 @@ def score(
     same span with at least `iou`; each true box is met once, best scores first. Returns an Agreement for
     "spans", for the spans of each kind, and for "boxes".
     """
-    connection = connect(store)
+    connection = connect(store, views=("samples", "concepts", "boxes"))
     for name in ("concepts", "boxes"):
         try:
             connection.execute(

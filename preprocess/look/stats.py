@@ -29,7 +29,7 @@ _STATS = {
 
 def stats(store: Store, *, threshold: float, top: int = 10) -> dict[str, list[dict[str, Any]]]:
     """Concepts by kind, how well objects are grounded at `threshold`, and the commonest lemmas."""
-    connection = connect(store)
+    connection = connect(store, views=("samples", "concepts", "boxes"))
     return {
         name: dicts(connection.execute(sql.format(threshold=threshold, top=top)))
         for name, sql in _STATS.items()

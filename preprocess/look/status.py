@@ -19,11 +19,10 @@ def status(store: Store) -> dict[str, Any]:
     The records are read, and not the tables.
     """
     commits = store.commits()
-    with connect(store, commits=commits) as connection:
+    with connect(store, views=("shards",), commits=commits) as connection:
         unknown = connection.execute("SELECT count(*) FROM shards WHERE statuses IS NULL").fetchall()[0][0]
-        # Imports by a former version did not count their rows.
-        counted = _BY_ROW if unknown else _COUNTED.format(column="statuses")
-        samples = connection.execute(counted).fetchall()
+        counted = _COUNTED.format(column="statuses")
+        samples = connection.execute(counted).fetchall() if not unknown else _by_row(store, commits)
         seconds = connection.execute(_COUNTED.format(column="seconds")).fetchall()
         inputs = connection.execute(_INPUTS).fetchall()
     asked = counts(store, commits)
@@ -66,8 +65,15 @@ def counts(store: Store, commits: Commits) -> dict[str, int]:
     if commits.packs:
         packs = [literal(f"{store.url}/{PACKS}/{name}.parquet") for name in commits.packs]
         records += f" UNION ALL SELECT record FROM {parquet(*packs)} SEMI JOIN committed USING (shard, file)"
-    with connect(store, commits=commits) as connection:
+    with connect(store, views=("shards",), commits=commits) as connection:
         return dict(connection.execute(_ASKED.format(records=records)).fetchall())
+
+
+def _by_row(store: Store, commits: Commits) -> list[Any]:
+    """The same of the rows themselves: imports by a former version did not count them."""
+    with connect(store, views=("samples",), commits=commits) as connection:
+        rows: list[Any] = connection.execute(_BY_ROW).fetchall()
+    return rows
 
 
 _ASKED = """

@@ -1,5 +1,6 @@
 """Views and macros over the tables: what a row of each is, wherever SQL is offered; the page that lists them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from macco.pipeline.page.gallery import Gallery
 from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import NEGATIVE_ROWS, TABLES
 from macco.pipeline.store import Store
-from macco.pipeline.views import VIEWS
+from macco.pipeline.views import TABLE_MACROS, VIEWS, made_of
 from macco.preprocess.look.sql import query
 from macco.train.config import MaskConfig
 from macco.train.data.index import build
@@ -195,6 +196,15 @@ def test_they_are_wherever_sql_is_offered(made: Store, capfd: pytest.CaptureFixt
     for sql in QUESTIONS:
         query(made, sql, "json", read_only=True)
         assert len(capfd.readouterr().out.splitlines()) == len(expected[sql])
+
+
+@pytest.mark.parametrize("name", [*VIEWS, *TABLE_MACROS])
+def test_one_alone_is_made_with_what_it_is_made_of(made: Store, name: str) -> None:
+    (sql,) = (one for one in QUESTIONS if re.search(rf"\b{name}\b", one))
+    alone = connect(made, views=(name,))
+    assert alone.execute(sql).fetchall() == connect(made).execute(sql).fetchall()
+    there = {view for (view,) in alone.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+    assert {*VIEWS} & there == made_of((name,)) & {*VIEWS}
 
 
 def test_a_condition_may_use_them(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from macco.train.clip.towers import pooled_alone
+from macco.train.data.slots import Slots
 from macco.train.losses.contrastive import clip_contrast
 from macco.train.losses.distillation import distillation
 from macco.train.losses.sigmoid import own_pairs, sigmoid_contrast, sigmoid_loss
@@ -151,11 +152,12 @@ def read(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
     text = F.normalize(x["text"], dim=-1)
     captions, negatives = text[:count], text[count:] if about["negatives"] else None
     memory, labels = x["pooled"] @ x["projection"].T, x["labels"]
+    there = labels != IGNORED
     with _double():
         decoder = _decoder(vectors)
-        logits = decoder(memory, labels)
-        everywhere = decoder(memory, torch.where(labels == IGNORED, 0, labels)).view(*labels.shape, -1)
-    asked = labels[labels != IGNORED]
+        logits = decoder(memory, labels, Slots.of(there))
+        everywhere = decoder(memory, torch.where(there, labels, 0), Slots.of(torch.ones_like(there)))
+    asked = labels[there]
     losses = {
         "contrast": clip_contrast(
             captions[None], image[None], captions[None], image[None], scale, negatives=negatives
@@ -166,7 +168,7 @@ def read(x: Inputs, about: dict[str, Any], vectors: Vectors) -> Found:
         ),
     }
     total = losses["contrast"] + sum(weights[name] * losses[name] for name in weights)
-    return Found(losses | {"total": total}, {"memory": memory, "logits": everywhere})
+    return Found(losses | {"total": total}, {"memory": memory, "logits": everywhere.view(*labels.shape, -1)})
 
 
 def _decoder(vectors: Vectors) -> Decoder:

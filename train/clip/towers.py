@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from macco.pipeline.errors import UserError
+from macco.train.clip.blocks import Block, quicken
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class ClipImage:
             )
         if not isinstance(visual.patch_dropout, nn.Identity):
             raise UserError("patch dropout would drop masked patches: build the model with patch_dropout 0")
+        quicken(visual.transformer.resblocks)
         self.module = visual
         self.width: int = visual.class_embedding.shape[0]
         self.grid: tuple[int, int] = tuple(visual.grid_size)
@@ -107,6 +109,12 @@ class ClipImage:
 
     def ends(self, inputs: Tensor) -> None:
         return None
+
+    def leave_patches(self) -> None:
+        """No loss reaches the tower by its patches: its last block goes back by the class token alone."""
+        last = self.blocks[-1]
+        if isinstance(last, Block) and self.module.pool_type == "tok":
+            last.learning = self.prefix
 
     def encode(self, embedded: Tensor, ends: Tensor | None) -> Encoded:
         v = self.module
@@ -194,6 +202,7 @@ class Text:
             )
         if getattr(core, "cls_emb", None) is not None or getattr(core, "use_pad_mask", False):
             raise UserError("text towers with a class embedding (CoCa) or a padding mask are not supported")
+        quicken(core.transformer.resblocks)
         self.module = core
         self.pool: str = core.text_pool_type if core is clip else core.pool_type
         self.eos: int = core.text_eos_id if core is clip else core.eos_id

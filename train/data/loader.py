@@ -109,7 +109,7 @@ def open_loader(
 
 def _siblings(store: Store) -> bool:
     """Whether any image of the store has more than one caption."""
-    with connect(store) as connection:
+    with connect(store, views=("samples",)) as connection:
         found = f"SELECT 1 FROM samples WHERE caption_id > 0 AND status = '{OK}' LIMIT 1"
         return connection.execute(found).fetchone() is not None
 

@@ -46,7 +46,7 @@ class Vocabulary:
         counted = "count(*) AS n FROM concepts WHERE denied IS NOT TRUE"
         whole = "concept_id NOT IN (SELECT concept_id FROM concepts WHERE part > 0)"
         grouped = "GROUP BY ALL ORDER BY n DESC, kind, pos, head, text"
-        with connect(store) as connection:
+        with connect(store, views=("concepts",)) as connection:
             rows = connection.execute(
                 f"SELECT kind, pos, lower(head) AS head, lower(text) AS text, '' AS lemma, {counted} "
                 f"AND kind IN ('{RELATION}', '{ATTRIBUTE}') AND {whole} {grouped}"

@@ -54,7 +54,7 @@ def stored_images(store: Store) -> duckdb.DuckDBPyConnection:
 
     Images that the store has no hashes of, such as imported ones, are decoded here.
     """
-    connection = connect(store)
+    connection = connect(store, views=("samples", "shards"))
     connection.execute(
         f"""CREATE TEMP TABLE stored AS
         SELECT dataset, shard, key,

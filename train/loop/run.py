@@ -152,7 +152,7 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
 
 def _siblings(plan: LoaderPlan, store: Store) -> tuple[int, int]:
     """Of the samples that --where leaves, those with a paraphrase or another one of their image; and all."""
-    with connect(store) as connection:
+    with connect(store, views=("samples",)) as connection:
         paraphrased = "false"
         if store.exists(PARAPHRASES):
             files = sorted(store.names(".parquet", PARAPHRASES))

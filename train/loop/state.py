@@ -80,9 +80,7 @@ class State:
             scale_lr=o.scale_lr,
             scale_decay=o.scale_decay,
         )
-        self.optimizer = torch.optim.AdamW(
-            groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=self.device.type == "cuda"
-        )
+        self.optimizer = torch.optim.AdamW(groups, betas=(o.beta1, o.beta2), eps=o.eps, fused=True)
         self.base_rates = [group["lr"] for group in groups]
         self.ema = None
         if config.ema:

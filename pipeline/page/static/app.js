@@ -26,6 +26,8 @@ function parse(search) {
   const found = { t: Number(query.get("t") ?? store.threshold), only: query.has("only"), where: query.get("where") || "",
     sort: query.get("sort") || "store", seed: query.get("seed") || "0", at: Number(query.get("at") || 0), image: query.get("image") };
   for (const facet of FACETS) found[facet] = query.getAll(facet);
+  // The server says what is wrong with these; the next change drops them.
+  found.unknown = [...query].filter(([name]) => !Object.hasOwn(found, name));
   return found;
 }
 
@@ -39,14 +41,17 @@ function query(whole) {
     if (state.only) made.set("only", "1");
     if (state.at) made.set("at", state.at);
     if (state.image) made.set("image", state.image);
-  } else if (state.only) made.set("score", state.t);
+  } else {
+    if (state.only) made.set("score", state.t);
+    for (const [name, value] of state.unknown) made.append(name, value);
+  }
   return made;
 }
 
 /** Change the state; `fresh` unless only what is drawn changes. */
 async function go(change, { fresh = true, replace = false } = {}) {
   if (fresh && !("at" in change)) state.at = 0;
-  Object.assign(state, change);
+  Object.assign(state, { unknown: [] }, change);
   const address = `?${query(true)}`;
   if (address !== location.search) history[replace ? "replaceState" : "pushState"](null, "", address === "?" ? location.pathname : address);
   await (fresh ? refresh() : redraw());

@@ -153,6 +153,16 @@ def test_filters_leave_what_they_say(page: Any, url: str, gallery: Gallery) -> N
     assert "colour" in page.text_content("#problem")
 
 
+def test_a_name_in_the_address_that_means_nothing_is_said(page: Any, url: str) -> None:
+    go(page, f"{url}?concpt=object:dog")
+    page.wait_for_selector("#problem:visible")
+    assert "did you mean concept?" in page.text_content("#problem")
+    page.select_option("#sort", "score")  # the next change is of what the page knows
+    settle(page)
+    assert "concpt" not in page.url
+    assert page.is_hidden("#problem")
+
+
 def slide(page: Any, at: int) -> None:
     page.evaluate(f"""() => {{ const slider = document.getElementById('score'); slider.value = {at};
         for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind)) }}""")

@@ -209,6 +209,8 @@ def test_tags_are_kept_in_the_store_and_are_a_condition(tmp_path: Any) -> None:
         ("sort", "up"),
         ("concept", "dog"),
         ("seed", "x"),
+        ("wher", "true"),
+        ("__proto__", ""),
     ],
 )
 def test_an_address_that_means_nothing_is_a_users_mistake(given: tuple[str, str]) -> None:

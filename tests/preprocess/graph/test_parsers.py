@@ -17,7 +17,8 @@ from macco.pipeline.store import Store
 from macco.preprocess import plugins
 from macco.preprocess.cli import app
 from macco.preprocess.graph import factual
-from macco.preprocess.graph.factual import read_graph
+from macco.preprocess.graph.factual import CUT, NO_FACT, read_graph
+from macco.preprocess.graph.graph_file import AGAIN, GRAPHS, NAMES_ALONE, NO_GRAPH, UNREADABLE
 from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parsers import check_parser, load_parser, parser_fingerprint
 from macco.preprocess.graph.refusal import CaptionError
@@ -82,25 +83,60 @@ def test_graphs_of_words_are_found_in_their_caption() -> None:
         "( dog , is , 2 ) , ( dog , is , red ) , ( dog , sit on , sofa ) , ( sofa , next to , lamp ) , "
         "( lamp , is , red )"
     )
-    graph = read_graph(written)
-    assert graph is not None
     counts: Counter[str] = Counter()
+    graph = read_graph(written, counts)
+    assert graph is not None
     concepts = concepts_of(graph, CAPTION, counts)
     assert shown(CAPTION, concepts) == EXPECTED
     assert concepts[3].spans[0].start == 0
     assert concepts[5].spans[0].start > concepts[2].spans[0].start - 5
-    assert not counts
+    assert not +counts
 
 
 @pytest.mark.parametrize(
-    "written", ["", "dog", "( dog , red )", "( dog , is , red ) and more", "( a , b , c ) , ( d , e"]
+    "written", ["", "dog", "( dog , red )", "( , is , )", "( d , e", "( a , b , c , d )"]
 )
 def test_what_is_no_graph_is_none(written: str) -> None:
-    assert read_graph(written) is None
+    assert read_graph(written, Counter()) is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["( dog , is , red ) and more", "( dog , is , red ) , ( dog , on", "(dog,is,red),( dog , red )"],
+)
+def test_facts_that_are_none_are_counted_beside_those_that_are(written: str) -> None:
+    counts: Counter[str] = Counter()
+    graph = read_graph(written, counts)
+    assert graph is not None
+    assert [(one.text, one.attributes) for one in graph.objects] == [("dog", [("red", None)])]
+    assert counts == {NO_FACT: 1}
+
+
+def test_the_forms_that_the_published_checkpoints_write() -> None:
+    """Of FACTUAL's data: an object alone, a fact twice, and in the "-id" checkpoints verbs, passives and numbers."""
+    counts: Counter[str] = Counter()
+    alone = read_graph("( city bus )", counts)
+    assert alone is not None
+    assert shown("a city bus", concepts_of(alone, "a city bus", counts)) == [
+        ("object", "city bus", "city bus", None, None, None)
+    ]
+    caption = "A monkey sitting next to another monkey in a parked car"
+    graph = read_graph(
+        "( monkey , v:sit next to , monkey:1 ) , ( monkey, v:sit next to, monkey:1 ), ( monkey:1 , in , car ) , "
+        "( car , pv:park , sideways )",
+        counts,
+    )
+    assert graph is not None
+    found = concepts_of(graph, caption, counts)
+    assert [c.lemma for c in found if c.kind == "relation"] == ["sit next to", "in", "park"]
+    assert [(c.spans[0].start, c.subject, c.object) for c in found if c.kind == "relation"] == [
+        (9, 0, 1), (40, 1, 2), (45, 2, None)
+    ]  # fmt: skip
+    assert +counts == {AMBIGUOUS: 1, ABSENT: 1}
 
 
 def test_two_of_one_name_are_two() -> None:
-    graph = read_graph("( dog , near , dog:1 ) , ( dog:1 , is , black )")
+    graph = read_graph("( dog , near , dog:1 ) , ( dog:1 , is , black )", Counter())
     assert graph is not None
     caption = "a dog near a black dog"
     found = concepts_of(graph, caption, Counter())
@@ -169,11 +205,52 @@ def test_extraction_takes_graphs_of_a_file(corpus: Path, store: Store, tmp_path:
         check_parser(write(tmp_path / "x.jsonl", "[]", "x"))
 
 
+def test_a_file_of_graphs_is_tried_before_an_extraction(tmp_path: Path) -> None:
+    """What `import-graphs` counts is what an extraction of the same captions counts."""
+    spans = {
+        "caption": CAPTION,
+        "objects": [{"text": "dogs", "start": 8, "end": 12}],
+        "attributes": [[0, "red"]],
+    }
+    words = {
+        "caption": "a boat and a boat",
+        "objects": ["boat", "dog"],
+        "relations": [["boat", "on", "lake"]],
+    }
+    named = {"sample_id": "d/s/k/0", "objects": ["boat"]}
+    wrong = {"caption": "x", "objects": [3]}
+    spec = write(tmp_path / "g.jsonl", spans, "no JSON", words, named, wrong, words | {"objects": []}, "")
+    done = CliRunner().invoke(app, ["import-graphs", str(tmp_path / "g.jsonl"), "--json"])
+    assert done.exit_code == 0, done.output
+    counted = json.loads(done.output)
+    assert {name: n for name, n in counted.items() if n} == {
+        GRAPHS: 5,
+        NO_GRAPH: 1,
+        NAMES_ALONE: 1,
+        AGAIN: 1,
+        UNREADABLE: 1,
+        "objects": 2,
+        "attributes": 1,
+        AMBIGUOUS: 1,
+        ABSENT: 3,
+    }
+    parsed = load_parser(spec).parse([CAPTION, words["caption"], "x"], [""] * 3)
+    assert dict(parsed.counts) == {name: counted[name] for name in (AMBIGUOUS, ABSENT, UNREADABLE)}
+    graphs = [graph for graph in parsed.graphs if not isinstance(graph, CaptionError)]
+    assert sum(len(graph) for graph in graphs) == counted["objects"] + counted["attributes"]
+    with pytest.raises(UserError, match="no such file"):
+        CliRunner().invoke(app, ["import-graphs", str(tmp_path / "none.jsonl")], catch_exceptions=False)
+    (tmp_path / "x.jsonl").write_text("[]\n")
+    assert CliRunner().invoke(app, ["import-graphs", str(tmp_path / "x.jsonl")]).exit_code == 1
+
+
 def test_a_t5_that_writes_no_graph_is_a_counted_row(corpus: Path, tmp_path: Path) -> None:
     spec = f"factual:{write_t5(tmp_path / 't5', layers=2)}"
     check_parser(spec)
     assert parser_fingerprint(spec).startswith("factual:")
-    (graph, same) = load_parser(spec).parse(["a dog. A cat.", "a dog. A cat."], ["", ""]).graphs
+    parsed = load_parser(spec).parse(["a dog. A cat.", "a dog. A cat.", "a dog " * 300], [""] * 3)
+    assert parsed.counts == {CUT: 1}
+    graph, same, _ = parsed.graphs
     assert isinstance(graph, CaptionError)
     assert graph == same
     assert graph.status == Status.PARSING_FAILED
@@ -190,7 +267,7 @@ def test_what_a_t5_writes_becomes_concepts(tmp_path: Path, monkeypatch: pytest.M
         "a red dog.": "( dog , is , red )",
         "Two cats sit on it.": "( cats , is , 2 ) , ( cats , sit on , it )",
     }
-    monkeypatch.setattr(factual.Factual, "_write", lambda self, texts: (said[text] for text in texts))
+    monkeypatch.setattr(factual.Factual, "_write", lambda self, texts, counts: (said[text] for text in texts))
     caption = "a red dog. Two cats sit on it."
     (graph,) = made.parse([caption], [""]).graphs
     assert shown(caption, graph) == [

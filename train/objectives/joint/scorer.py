@@ -157,7 +157,7 @@ class StoredBoxes:
 
     def __init__(self, store: Store, plan: RegionPlan) -> None:
         self.url, self.plan = store.url, plan
-        with connect(store) as connection:
+        with connect(store, views=("samples", "boxes")) as connection:
             images = connection.execute(
                 "SELECT dataset, shard, key, any_value(coalesce(member, source)), any_value(width), "
                 "any_value(height) FROM samples WHERE status = 'ok' GROUP BY ALL ORDER BY ALL"

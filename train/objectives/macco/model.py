@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
-from macco.train.clip.towers import Encoded, encode_both, wide
+from macco.train.clip.towers import ClipImage, Encoded, encode_both, wide
 from macco.train.distributed import ranks
 from macco.train.losses.congruence import Attention, congruence
 from macco.train.losses.contrastive import clip_contrast, intra_modal
@@ -63,6 +63,8 @@ class Macco(Model):
             self.register_buffer("margin", torch.zeros(method.negatives))
         if method.congruence and not (method.mlm and method.mim):
             raise UserError("method.congruence needs both predictors: leave method.mlm and method.mim on")
+        if method.stop_gradient and not method.congruence and isinstance(self.image, ClipImage):
+            self.image.leave_patches()
         self._freeze()
         self.after_step()  # SigLIP's starts above
 

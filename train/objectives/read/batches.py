@@ -1,6 +1,6 @@
 """Pairs with another caption of their image, twice: one to be written, one to agree with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from torch import Tensor
 from macco.train.data.batch import Batch
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Sample
-from macco.train.objectives.read.decoder import Labels
+from macco.train.data.slots import Slots
+from macco.train.objectives.read.decoder import IGNORED, Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,12 @@ class SiblingBatch(Batch):
     paraphrases: Tensor  # [B, L'] int64: token ids of CLIP; the caption itself where there is none
     paraphrase_valid: Tensor  # [B] bool
     labels: Tensor  # [B, L''] int64: token ids of the decoder, -100 beyond; all -100 where there is none
+    label_slots: Slots = field(default=None)  # type: ignore[assignment]  # made from labels where not given
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_slots is None:
+            object.__setattr__(self, "label_slots", Slots.of(self.labels != IGNORED))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
+from macco.train.data.slots import Slots
 
 IGNORED: Final = -100  # the label of padding
 
@@ -25,16 +26,17 @@ class Decoder(nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
 
-    def forward(self, memory: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, memory: Tensor, labels: Tensor, slots: Slots) -> Tensor:
         """Logits [M, V] of the M labels that are no padding, in their order, each after those before it.
 
-        memory: [b, width], what is attended to; labels: [b, L] int64, IGNORED where there are none.
+        memory: [b, width], what is attended to; labels: [b, L] int64, IGNORED where there are none;
+        slots: where there are any.
         """
         before = labels.roll(1, 1).masked_fill(labels.roll(1, 1) == IGNORED, 0)
         before[:, 0] = self.start
         found = self.stack(input_ids=before, encoder_hidden_states=memory[:, None], use_cache=False)[0]
         # The vocabulary's head is the largest matrix of all: padding does not go through it.
-        logits: Tensor = self.head(found[labels != IGNORED] * self.factor)
+        logits: Tensor = self.head(found[slots.sample, slots.position] * self.factor)
         return logits
 
 

@@ -14,7 +14,7 @@ from macco.train.losses.pairs import PairIds, same
 from macco.train.objectives.accumulate import Features, Losses
 from macco.train.objectives.pairwise import PairModel, existing_negatives
 from macco.train.objectives.read.batches import SiblingBatch
-from macco.train.objectives.read.decoder import IGNORED, load_decoder
+from macco.train.objectives.read.decoder import load_decoder
 from macco.train.objectives.read.losses import alignment, reconstruction
 from macco.train.objectives.read.settings import ReadConfig
 from macco.train.objectives.together import pair_ids
@@ -77,8 +77,8 @@ class ReadModel(PairModel[SiblingBatch, Tensor, Whole]):
     def whole(self, batches: Sequence[SiblingBatch]) -> Whole:
         ids = None if self.config.duplicate_negatives else pair_ids(batches)
         paraphrases = torch.cat([batch.paraphrase_valid for batch in batches])
-        tokens = torch.stack([(batch.labels != IGNORED).sum() for batch in batches]).sum()
-        counts = torch.stack([paraphrases.sum(), tokens]).float()
+        tokens = sum(len(batch.label_slots.sample) for batch in batches)
+        counts = torch.stack([paraphrases.sum(), paraphrases.new_full((), tokens, dtype=torch.int64)]).float()
         rows, labels = ranks.mean(counts).clamp(min=1 / ranks.world()).unbind()
         return Whole(ids, existing_negatives(batches), paraphrases, rows, labels)
 
@@ -104,7 +104,8 @@ class ReadModel(PairModel[SiblingBatch, Tensor, Whole]):
         """Each pair's label, written from its caption."""
         if self.decoder is None or self.memory is None:
             return {}
-        logits = wide(self.decoder(self.memory(seen), batch.labels))
+        slots = batch.label_slots
+        logits = wide(self.decoder(self.memory(seen), batch.labels, slots))
         with torch.autocast(logits.device.type, enabled=False):
-            labels = batch.labels[batch.labels != IGNORED]
+            labels = batch.labels[slots.sample, slots.position]
             return {"reconstruction": reconstruction(logits, labels, whole.tokens)}

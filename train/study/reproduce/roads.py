@@ -215,7 +215,9 @@ class Road:
             return False
         store = Store.open(str(self.store))
         counts = (
-            connect(store).execute("SELECT status, count(*) FROM samples GROUP BY 1 ORDER BY 1").fetchall()
+            connect(store, views=("samples",))
+            .execute("SELECT status, count(*) FROM samples GROUP BY 1 ORDER BY 1")
+            .fetchall()
         )
         self.notes.append(
             "rows of the store: " + ", ".join(f"{count:,} {status}" for status, count in counts)

@@ -80,7 +80,10 @@ def test_each_loss_can_be_off_and_what_is_absent_counts_for_nothing(t5: str) -> 
     other.paraphrases[1] = 3
     assert losses(other) == pytest.approx(whole, rel=1e-9)
     nothing = replace(
-        batch, paraphrase_valid=torch.zeros(6, dtype=torch.bool), labels=torch.full_like(batch.labels, -100)
+        batch,
+        paraphrase_valid=torch.zeros(6, dtype=torch.bool),
+        labels=torch.full_like(batch.labels, -100),
+        label_slots=None,
     )
     found = losses(nothing)
     assert found["alignment"] == found["reconstruction"] == 0
