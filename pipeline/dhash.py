@@ -43,7 +43,8 @@ def _small(grey: Image.Image) -> NDArray[np.uint8]:
 
 
 def _pixels(sums: Floats) -> Floats:
-    return np.floor((sums + 2 ** (_ONE - 1)) / 2**_ONE).clip(0, 255)
+    found: Floats = np.floor((sums + 2 ** (_ONE - 1)) / 2**_ONE).clip(0, 255)
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT: Final = 2  # arrays: a batch's, and that of the one before
+KEPT: Final = 4  # arrays: of crops on the device a batch has two, and the one before, too
 SPARE: Final = 1.125  # the next batch's crops may be somewhat larger
 
 _free: list[NDArray[np.uint8]] = []
@@ -17,11 +17,11 @@ _free: list[NDArray[np.uint8]] = []
 def room(shape: Sequence[int]) -> NDArray[np.uint8]:
     """An array of any content. Its place is another's once nothing holds it, or what was made of it without a copy."""
     size = prod(shape)
-    try:
-        place = _free.pop()
-    except IndexError:
-        place = np.empty(0, np.uint8)
-    if len(place) < size:
+    fits = [number for number, place in enumerate(_free) if len(place) >= size]
+    if fits:
+        place = _free.pop(min(fits, key=lambda number: len(_free[number])))
+    else:
+        del _free[: max(0, len(_free) - KEPT + 1)]  # those that were let go first are too small by now
         place = np.empty(int(size * SPARE), np.uint8)
     found: NDArray[np.uint8] = place[:size].reshape(shape)
     finalize(found, _put_back, place).atexit = False
@@ -29,5 +29,5 @@ def room(shape: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _put_back(place: NDArray[np.uint8]) -> None:
-    if len(_free) < KEPT:
+    if len(_free) < KEPT:  # other threads put back, too: nothing else is done here
         _free.append(place)
