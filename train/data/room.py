@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT: Final = 4  # arrays: of crops on the device a batch has two, and the one before, too
+SMALL: Final = 2**20  # bytes: less is had at once
 SPARE: Final = 1.125  # the next batch's crops may be somewhat larger
 
 _free: list[NDArray[np.uint8]] = []
@@ -17,6 +18,8 @@ _free: list[NDArray[np.uint8]] = []
 def room(shape: Sequence[int]) -> NDArray[np.uint8]:
     """An array of any content. Its place is another's once nothing holds it, or what was made of it without a copy."""
     size = prod(shape)
+    if size < SMALL:
+        return np.empty(shape, np.uint8)
     fits = [number for number, place in enumerate(_free) if len(place) >= size]
     if fits:
         place = _free.pop(min(fits, key=lambda number: len(_free[number])))
