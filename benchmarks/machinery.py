@@ -57,9 +57,9 @@ class MeteredGrounder(actors.Grounder):
 class MeteredParser(actors.Parser):
     """A parsing actor that notes the CPU seconds of its parses."""
 
-    def parse(self, captions: Any) -> Any:
+    def parse(self, captions: Any, names: Any) -> Any:
         start = time.process_time()
-        graphs = super().parse(captions)
+        graphs = super().parse(captions, names)
         _note(os.environ["METERED"], "parse", time.process_time() - start)
         return graphs
 
