@@ -57,9 +57,9 @@ class MeteredGrounder(actors.Grounder):
 class MeteredParser(actors.Parser):
     """A parsing actor that notes the CPU seconds of its parses."""
 
-    def parse(self, captions: Any) -> Any:
+    def parse(self, captions: Any, names: Any) -> Any:
         start = time.process_time()
-        graphs = super().parse(captions)
+        graphs = super().parse(captions, names)
         _note(os.environ["METERED"], "parse", time.process_time() - start)
         return graphs
 
@@ -113,10 +113,7 @@ def main() -> None:
     assert not ray.is_initialized()
     driver, own, wall = spent
     work = seconds["ground"] + seconds["parse"]
-    whole, quiet = (
-        driver + work,
-        work / options.workers,
-    )  # seconds that the run would take with a core an actor
+    whole = driver + work
     print(
         f"{summary.committed} shards, {sum(summary.samples.values())} samples in {wall:.0f} s; "
         f"CPU seconds: {whole:.1f} in all, of which driver {driver:.2f} ({driver / whole:.2%}; own code {own:.2f}), "

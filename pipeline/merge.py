@@ -7,8 +7,10 @@ on the disk, and once in sight.
 import heapq
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import pyarrow as pa
@@ -148,7 +150,10 @@ def _write_table(
     schema = TABLES[table]
     with out.writing(f"{table}/{name}.parquet") as file:
         with pq.ParquetWriter(file, schema, **parquet_options(schema)) as writer:
-            for rows in _groups(_merged([_rows(store, table, commits, one, bounds) for one in sources])):
+            found = [
+                (one.shards[0], _rows(store, table, commits, one, bounds)) for one in sources if one.shards
+            ]
+            for rows in _groups(_merged(found)):
                 writer.write_table(rows, row_group_size=GROUP)
         return int(file.tell())
 
@@ -169,25 +174,34 @@ def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).combine_chunks()
 
 
-def _merged(sources: Sequence[Iterator[pa.Table]]) -> Iterator[pa.Table]:
-    """The rows of sources, each in order of shards and none with a shard of another, in order of shards."""
-    heads: list[tuple[str, int, pa.Table]] = []
+def _merged(sources: Iterable[tuple[str, Iterator[pa.Table]]]) -> Iterator[pa.Table]:
+    """The rows of sources, each in order of shards and none with a shard of another, in order of shards.
 
-    def push(number: int, table: pa.Table | None) -> None:
+    Each stands behind a name that none of its shards comes before: it is read from there on, thousands one by one.
+    """
+    coming = deque(sorted(sources, key=lambda one: one[0]))
+    heads: list[tuple[str, int, pa.Table, Iterator[pa.Table]]] = []
+    opened = count()
+
+    def push(source: Iterator[pa.Table], table: pa.Table | None) -> None:
         if table is not None:
-            heapq.heappush(heads, (table["shard"][0].as_py(), number, table))
+            heapq.heappush(heads, (table["shard"][0].as_py(), next(opened), table, source))
 
-    for number, source in enumerate(sources):
-        push(number, next(source, None))
-    while heads:
-        _, number, table = heapq.heappop(heads)
-        if heads and table["shard"][-1].as_py() > heads[0][0]:
-            end = pc.sum(pc.less(table["shard"], heads[0][0])).as_py()
+    while heads or coming:
+        while coming and (not heads or coming[0][0] <= heads[0][0]):
+            _, source = coming.popleft()
+            push(source, next(source, None))
+        if not heads:
+            break
+        _, _, table, source = heapq.heappop(heads)
+        others = [queue[0][0] for queue in (heads, coming) if queue]
+        if others and table["shard"][-1].as_py() > min(others):
+            end = pc.sum(pc.less(table["shard"], min(others))).as_py()
             yield table.slice(0, end)
-            push(number, table.slice(end))
+            push(source, table.slice(end))
         else:
             yield table
-            push(number, next(sources[number], None))
+            push(source, next(source, None))
 
 
 def _rows(store: Store, table: str, commits: Commits, source: _Source, bounds: _Bounds) -> Iterator[pa.Table]:

@@ -17,10 +17,13 @@ from typing import IO, Any, Final, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.Image import Resampling, Transpose
+from PIL.Image import Transpose
+from simplejpeg import decode_jpeg
 
 from macco.pipeline.content import HEAD, PARQUET, compression, kind, open_plain
+from macco.pipeline.dhash import dhash
 from macco.pipeline.schema import Status
 from macco.pipeline.urls import open_url
 
@@ -87,7 +90,17 @@ class Measured:
 class Decoded(Measured):
     """An RGB image, which may have been shrunk: `width` and `height` are as they were before."""
 
-    image: Image.Image
+    held: Image.Image | NDArray[np.uint8]  # [rows, columns, 3]
+
+    @property
+    def image(self) -> Image.Image:
+        """For Pillow; made anew each time where it is held as an array."""
+        return self.held if isinstance(self.held, Image.Image) else Image.fromarray(self.held)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The pixels, [rows, columns, 3]."""
+        return np.asarray(self.held)
 
     @cached_property
     def code(self) -> int:
@@ -125,13 +138,16 @@ def decode(
                 scale = short_side / min(width, height) if short_side is not None else scale
                 if scale < 1:
                     image.draft("RGB", (ceil(width * scale), ceil(height * scale)))
+                factor = 1 if max_side is None else max(image.size) // max_side
+                own_size = image.size == (width, height) and factor <= 1
+                if own_size and (pixels := _jpeg(image, data, plain)) is not None:
+                    return Decoded(width, height, pixels)
                 image.load()
                 turn = None if plain else _TURNS.get(_orientation(image))
                 if turn in _SIDEWAYS:
                     width, height = height, width
                 upright = image if turn is None else image.transpose(turn)
                 picture = _rgb(upright, plain)
-                factor = 1 if max_side is None else max(picture.size) // max_side
                 return Decoded(width, height, picture.reduce(factor) if factor > 1 else picture)
         except UnidentifiedImageError as error:
             if data.startswith(_MAGIC):
@@ -143,6 +159,21 @@ def decode(
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
             status = Status.IMAGE_TRUNCATED if cut else Status.IMAGE_CORRUPT
             raise ImageError(status, f"{type(error).__name__}: {error}") from error
+
+
+def _jpeg(image: Image.Image, data: bytes, plain: bool) -> NDArray[np.uint8] | None:
+    """The pixels of an upright JPEG, Pillow's bit for bit but sooner; None where Pillow is to be asked."""
+    if (
+        image.format != "JPEG"
+        or image.mode != "RGB"
+        or not (plain or _TURNS.get(_orientation(image)) is None)
+    ):
+        return None
+    try:
+        pixels: NDArray[np.uint8] = decode_jpeg(data, "RGB")
+    except ValueError:  # Pillow makes something of it, or says what is wrong
+        return None
+    return pixels if pixels.shape == (image.height, image.width, 3) else None
 
 
 def measure(stream: IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Measured:
@@ -196,15 +227,6 @@ def _rgb(image: Image.Image, plain: bool) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def dhash(image: Image.Image) -> int:
-    """Return the 64-bit difference hash: bit 63 - (8 row + column) says "brighter to the right".
-
-    The same as `imagehash.dhash`, so that hashes of other tools can be compared.
-    """
-    small = np.asarray(image.convert("L").resize((9, 8), Resampling.LANCZOS))
-    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def read_image_bytes(source: str, member: str | None, offset: int | None, size: int | None) -> bytes:

@@ -1,7 +1,7 @@
 """DuckDB over a store: a connection, and rows by column name."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 import duckdb
@@ -70,7 +70,7 @@ def _make_views(
 ) -> None:
     """The views over what is committed now, by the names of its files: what else lies in the folders is not read."""
     names = made_of(names)
-    files = sorted({*commits.files.values()})
+    files = sorted(commits.core["file"].unique().to_pylist())
     loose = commits.loose()
     connection.register("committed", commits.core)
     # As every record was made by Python, its JSON is text that DuckDB reads.
@@ -87,18 +87,18 @@ def _make_views(
         connection.execute("SET VARIABLE negatives_files = ?", [negatives_files(store.url)])
         partly = bool(commits.partly)
         connection.execute(views(names, partly=partly, denied=denied, empty=not files, negatives=negatives))
-        _choose_boxes(connection, store, [*commits.shards], names)
+        _choose_boxes(connection, store, commits, names)
     except duckdb.Error as error:
         raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error
 
 
 def _choose_boxes(
-    connection: duckdb.DuckDBPyConnection, store: Store, shards: Sequence[str], names: Collection[str]
+    connection: duckdb.DuckDBPyConnection, store: Store, commits: Commits, names: Collection[str]
 ) -> None:
     """The view `all_boxes`, and in place of `boxes` those that were chosen."""
     if "boxes" not in names:
         return
-    sets = {name: sorted(store.grounded(name) & {*shards}) for name in store.groundings()}
+    sets = {name: sorted(store.grounded(name) & {*commits.shards}) for name in store.groundings()}
     own = "boxes"
     if store.boxes_of is not None:
         own = "own_boxes"

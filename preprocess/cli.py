@@ -13,6 +13,7 @@ import typer
 from macco.pipeline import console
 from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
+from macco.preprocess.bench import bench
 from macco.preprocess.checking_graphs import import_graphs
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
 from macco.preprocess.options import with_options
@@ -335,6 +336,7 @@ def models(
 app.command("import-graphs")(import_graphs)
 for _command in (status, verify, stats, report, sql, score, compare, view, serve, cache, compact, export):
     app.command()(_command)
+app.command()(bench)
 
 
 def main() -> None:

@@ -177,6 +177,11 @@ class ObjectiveSettings:
         """Hard negative captions of the store that each pair comes with."""
         return 0
 
+    @property
+    def reads_units(self) -> bool:
+        """Whether pairs come with the units of their captions (macco-train units)."""
+        return False
+
     def check(self, config: "TrainConfig") -> None:
         """Raise UserError for what does not go together."""
 

@@ -10,9 +10,10 @@ _STATS = {
         SELECT kind, count(*) AS concepts, count(DISTINCT lemma) AS lemmas,
                round(count(*) / (SELECT count(*) FROM samples WHERE status = 'ok'), 2) AS per_caption
         FROM concepts WHERE part = 0 GROUP BY kind ORDER BY kind""",
-    # Boxes are of objects alone: what has none is counted, not joined.
+    # Boxes are of objects alone: what has none is counted, not joined. Groups are made by 64-bit hashes of the ids, in
+    # two thirds of the time: of ten billion objects about three are taken for others, of these rounded figures nothing.
     "boxes": """
-        WITH found AS MATERIALIZED (SELECT count(*) AS boxes, max(score) AS best FROM boxes GROUP BY concept_id),
+        WITH found AS MATERIALIZED (SELECT count(*) AS boxes, max(score) AS best FROM boxes GROUP BY hash(concept_id)),
              objects AS (SELECT count(*) AS n FROM concepts WHERE kind = 'object' AND part = 0),
              every AS (SELECT boxes, best FROM found UNION ALL
                        SELECT 0, 0 FROM (SELECT unnest(range(n - (SELECT count(*) FROM found))) FROM objects))

@@ -195,3 +195,31 @@ def test_damage_is_an_image_or_an_image_error(data: st.DataObject, form: str) ->
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ImageError):
         assert decode(bytes(raw[: data.draw(st.integers(0, len(raw)))])).image.mode == "RGB"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(2, 90), st.integers(2, 90)),
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    options=st.fixed_dictionaries(
+        {
+            "quality": st.integers(20, 100),
+            "subsampling": st.integers(0, 2),
+            "progressive": st.booleans(),
+        }
+    ),
+    cut=st.integers(0, 30),
+)
+def test_a_jpeg_is_what_pillow_makes_of_it(
+    size: tuple[int, int], mode: str, options: dict[str, int], cut: int
+) -> None:
+    raw = encode(scene(*size).convert(mode), "JPEG", **options)
+    raw = raw[: len(raw) - cut]
+    try:
+        with Image.open(BytesIO(raw)) as image:
+            expected = np.asarray(image.convert("RGB"))
+    except OSError:
+        with pytest.raises(ImageError):
+            decode(raw)
+        return
+    assert np.array_equal(decode(raw).pixels, expected)

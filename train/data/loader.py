@@ -85,14 +85,14 @@ def open_loader(
     store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
-    without = store.committed() - store.names(".parquet", NEGATIVES) if recipe.negatives else None
-    if without:  # none were made yet, or rows have come or changed since
-        raise UserError(
-            f"{data.store} has no hard negatives of {len(without)} shards, such as {min(without)}: "
-            f"make them with: macco-train negatives {data.store}"
-        )
-    if recipe.reads_units and not store.fs.exists(store.path(UNITS)):
-        raise UserError(f"{data.store} has no units: make them with: macco-train units {data.store}")
+    made = {NEGATIVES: ("hard negatives", recipe.negatives > 0), UNITS: ("units", recipe.reads_units)}
+    for table, (what, read) in made.items():
+        without = store.committed() - store.names(".parquet", table) if read else None
+        if without:  # none were made yet, or rows have come or changed since
+            raise UserError(
+                f"{data.store} has no {what} of {len(without)} shards, such as {min(without)}: "
+                f"make them with: macco-train {table} {data.store}"
+            )
     if recipe.reads_siblings and not (store.exists(PARAPHRASES) or _siblings(store)):
         raise UserError(
             f"no image of {data.store} has a second caption: an objective that reads another needs it, or paraphrases "

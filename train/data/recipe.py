@@ -14,6 +14,7 @@ from macco.train.config import MaskConfig
 from macco.train.data.batch import Batch
 from macco.train.data.crops import cut, decode, draw_crop, read, resize
 from macco.train.data.masks import Crop
+from macco.train.data.room import room
 from macco.train.data.rows import Sample
 from macco.train.data.tokens import Tokenize
 from macco.train.data.uncut import Uncut
@@ -93,7 +94,9 @@ class Recipe(ABC):
 
     def stack(self, images: Sequence[Any]) -> Any:
         """The images of a batch, or what the device makes them of."""
-        return Uncut.of(images, self.image_size) if self.on_device else torch.from_numpy(np.stack(images))
+        if self.on_device:
+            return Uncut.of(images, self.image_size)
+        return torch.from_numpy(np.stack(images, out=room((len(images), *images[0].shape))))
 
     def pair_ids(
         self, images: Sequence[int], tokens: Sequence[Any], negatives: Sequence[Any]

@@ -12,6 +12,7 @@ from macco.pipeline.errors import UserError
 from macco.train.data.clean import clean
 
 WORDS: Final = 100_000  # that are kept as they were read: about 30 MB of a worker
+LAST: Final = 64  # captions, likewise: some samples, with their hard negatives
 
 Word = tuple[tuple[int, int, int], ...]  # id, and characters [start, end) of the word, of each of its tokens
 
@@ -49,6 +50,7 @@ class Tokenize:
         self.tokenizer = tokenizer
         self.context: int = tokenizer.context_length
         self._words: dict[str, Word] = {}
+        self._last: dict[str, Tokens] = {}  # of the latest captions: a sample's is asked for more than once
         if isinstance(tokenizer, SimpleTokenizer):
             if tokenizer.reduction_fn is not None:
                 raise UserError(
@@ -68,6 +70,13 @@ class Tokenize:
 
     def __call__(self, caption: str) -> Tokens:
         """Tokenize one caption, cut at the context length, with its last token kept for the end."""
+        if (known := self._last.get(caption)) is not None:
+            return known
+        if len(self._last) >= LAST:
+            self._last.clear()
+        return self._last.setdefault(caption, self._read(caption))
+
+    def _read(self, caption: str) -> Tokens:
         cleaned = clean(caption, self.tokenizer.clean_fn)
         simple = isinstance(self.tokenizer, SimpleTokenizer)
         ids, places, whole = self._simple(cleaned.text) if simple else self._fast(cleaned.text)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from macco.train.data.room import room
+
 AT_ONCE: Final = 256  # crops: bounds what the device needs beside the batch
 
 Pixels = NDArray[np.uint8]
@@ -71,9 +73,7 @@ class Uncut:
 
 def _stack(crops: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
     sizes = np.array([crop.shape[:2] for crop in crops], np.int64).reshape(-1, 2)
-    found = np.empty(
-        (len(crops), *sizes.max(0, initial=1), 3), np.uint8
-    )  # what is beyond a crop has no weight
+    found = room((len(crops), *sizes.max(0, initial=1), 3))  # what is beyond a crop has no weight
     for place, crop in zip(found, crops, strict=True):
         place[: crop.shape[0], : crop.shape[1]] = crop
     return torch.from_numpy(found), torch.from_numpy(sizes)

@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from macco.pipeline.cores import cores
-from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, dhash, read_image_bytes
+from macco.pipeline.dhash import dhash
+from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.pipeline.views import quote

@@ -7,6 +7,9 @@ from itertools import islice
 import torch
 
 from macco.pipeline.devices import choose_device
+from macco.pipeline.query import connect
+from macco.pipeline.schema import OK
+from macco.pipeline.store import Store
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
 from macco.train.data.loader import open_loader
@@ -40,8 +43,15 @@ def measure(config: TrainConfig, steps: int, pairs: int, log: Log) -> dict[str, 
             pairs = pairs or len(loader.plan.index)
             loader.close()
             log(f"loader: {found['loader']:.1f} samples/s, {config.data.workers} workers")
+        log(
+            f"a checkpoint: {size(weight(state.state_dict()))}; a run keeps the latest, and the best if it validates"
+        )
         if pairs:
             log(plan(config, pairs, found))
+        if config.data.store:
+            images, each = cached(config.data.store, 256)
+            told = f"{size(images * pairs * each)} as pixels, about a sixth of it as JPEGs"
+            log(f"a cache (macco-prep cache) of {images * pairs:,.0f} images: {told}")
     return found
 
 
@@ -51,6 +61,32 @@ def plan(config: TrainConfig, pairs: int, rates: Mapping[str, float]) -> str:
     slowest = min(rates, key=lambda name: rates[name])
     hours = seen / rates[slowest] / 3600
     return f"{seen:,} samples of {pairs:,} pairs: {hours:.1f} hours on this machine, by the {slowest}"
+
+
+def cached(store: str, short_side: int) -> tuple[float, float]:
+    """Images of a store by caption, and the bytes of one resized to this short side, by its first 100,000 captions."""
+    side = f"least(width, height, {short_side})"
+    with connect(Store.open(store)) as connection:
+        found = connection.execute(
+            "SELECT count(DISTINCT (dataset, shard, key)) / count(*), "
+            f"avg(3.0 * {side} * {side} * greatest(width, height) / least(width, height)) "
+            f"FROM (SELECT * FROM samples WHERE status = '{OK}' LIMIT 100000)"
+        ).fetchone()
+    assert found is not None
+    return float(found[0]), float(found[1])
+
+
+def weight(state: object) -> int:
+    """Bytes of all tensors in a nest of dicts and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(weight, parts))
+
+
+def size(count: float) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _rate(work: Callable[[], object], steps: int, size: int, device: torch.device) -> float:

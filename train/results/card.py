@@ -121,12 +121,13 @@ def export_with_card(
         "license": "other",
         "library_name": LIBRARIES[format],
         "pipeline_tag": "zero-shot-image-classification",
-        "tags": ["clip", "macco", "compositionality", config.objective],
+        "tags": list(dict.fromkeys(["clip", "macco", config.objective, "compositionality"])),
         **({"base_model": base} if base else {}),
         **({"model-index": [{"name": name, "results": list(_results(reports))}]} if reports else {}),
     }
     share = config.interpolate if interpolate is None else interpolate
-    chosen = f"weights `{weights or ('ema' if config.ema else 'latest')}`, {share:g} of them and the rest the start's"
+    chosen = f"weights `{weights or ('ema' if config.ema else 'latest')}`"
+    chosen += f", {share:g} of them and the rest the start's" if share < 1 else ""
     data, licences = _data(config)
     text = _CARD.format(
         name=name,

@@ -64,7 +64,7 @@ class Arm(_Strict):
     presets: list[Text] = []
     layer: Layer = {}
     times_steps: Annotated[float, Field(gt=0)] = 1  # so many times the steps of the others
-    warm_up: Text | None = None  # the one it starts from; None: the first
+    warm_up: str | None = None  # the one it starts from; "": none; None: the first
 
 
 class Family(_Strict):
@@ -128,8 +128,9 @@ class StudyPlan(_Strict):
         return next((name for name, family in self.tune.families.items() if arm in family.arms), None)
 
     def warmed(self, arm: str) -> str | None:
-        """The warm-up that an arm starts from."""
-        return self.arms[arm].warm_up or next(iter(self.warm_up), None)
+        """The warm-up that an arm starts from, if any."""
+        own = self.arms[arm].warm_up
+        return next(iter(self.warm_up), None) if own is None else own or None
 
     def choose(self, arms: Sequence[str]) -> list[str]:
         """The arms of these names, in the plan's order; all where there are none.
@@ -162,7 +163,7 @@ class StudyPlan(_Strict):
                 self.config(family.arm, self.tune.seed, values, overrides)
         for arm in self.arms:
             self.config(arm, self.seeds[0], {}, overrides)
-            if (start := self.arms[arm].warm_up) is not None:
+            if start := self.arms[arm].warm_up:
                 _require(start, self.warm_up, f"arms.{arm}.warm_up")
         for layer in self.warm_up.values():
             resolve(self.base, overrides, layer)

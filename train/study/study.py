@@ -10,10 +10,11 @@ import yaml
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
-from macco.pipeline.schema import NEGATIVES
+from macco.pipeline.schema import NEGATIVES, UNITS
 from macco.pipeline.store import Store
 from macco.train.config import TrainConfig
 from macco.train.data.negatives import write_negatives
+from macco.train.data.units import write_units
 from macco.train.layers import dump, merged, parse, read_saved, require_same, resolve
 from macco.train.study import tuning
 from macco.train.study.plan import Layer, Measure, StudyPlan
@@ -107,7 +108,7 @@ class Study:
         put_file(self.order.out / "study.svg", svg(plan, results).encode())
 
     def _begin(self, arms: Sequence[str]) -> None:
-        """Refuse a folder of another study, and make the hard negatives that arms need."""
+        """Refuse a folder of another study, and make the hard negatives and units that arms need."""
         plan, order = self.plan, self.order
         config = resolve(plan.base, order.overrides)
         if not config.data.store:
@@ -119,11 +120,14 @@ class Study:
         put_file(saved, dump(config).encode())
         if (tuned := order.out / TUNED).is_file():  # of the arms of an earlier command too
             self.tuned = yaml.safe_load(tuned.read_text("utf-8")) or {}
-        configs = [self._config(arm, 0, {}) for arm in arms]
-        if any(config.settings.hard_negatives for config in configs):
-            parts = (store.path(f"{NEGATIVES}/{shard}.parquet") for shard in store.committed())
-            if not all(store.fs.exists(part) for part in parts):
-                write_negatives(store, 0, self.say)
+        settings = [self._config(arm, 0, {}).settings for arm in arms]
+        wanted: dict[str, tuple[bool, Callable[[Store, int, Say], int]]] = {
+            NEGATIVES: (any(one.hard_negatives for one in settings), write_negatives),
+            UNITS: (any(one.reads_units for one in settings), write_units),
+        }
+        for table, (read, write) in wanted.items():
+            if read and not store.committed() <= store.names(".parquet", table):
+                write(store, 0, self.say)
 
     def _start(self, workers: Workers) -> bool:
         """Evaluate the model that training starts from."""

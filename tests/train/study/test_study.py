@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
 from macco.train.clip.write import export_open_clip
 from macco.train.layers import dump, parse
 from macco.train.runs.metrics import FILE as METRICS
@@ -163,6 +164,7 @@ def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
     plan = tiny(place)
     plan["warm_up"] = {"first": {"steps": 1}, "second": {"steps": 1, "seed": 5}}
     plan["arms"]["macco"] = {"title": "MACCO", "warm_up": "second"}
+    plan["arms"]["c2lip"] = {"title": "C2LIP", "layer": {"objective": "c2lip"}, "warm_up": ""}
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(plan))
     order = Order(
@@ -170,20 +172,63 @@ def test_arms_start_from_their_warm_up(place: Path, tmp_path: Path) -> None:
         test=place / "data",
         val=place / "data",
         overrides=parse([f"data.store={place / 'store'}"]),
-        arms=["contrastive", "macco"],
+        arms=["contrastive", "macco", "c2lip"],
         seeds=[0],
         tune=False,
     )
     study = Study(load_plan(str(file)), order, never, quiet)
     assert study.run()
     assert not study.failed
-    for arm, start in (("contrastive", "first"), ("macco", "second")):
+    for arm, start in (("contrastive", "first"), ("macco", "second"), ("c2lip", None)):
         saved = yaml.safe_load((tmp_path / f"out/runs/{arm}-0/config.yaml").read_text())
-        assert saved["model"]["predictors"] == str(tmp_path / "out/warm-up" / start)
+        assert saved["model"]["predictors"] == (str(tmp_path / "out/warm-up" / start) if start else "")
     plan["arms"]["macco"]["warm_up"] = "third"
     file.write_text(yaml.safe_dump(plan))
     with pytest.raises(UserError, match=r"arms\.macco\.warm_up"):
         load_plan(str(file)).check({})
+
+
+@pytest.mark.slow
+def test_a_study_makes_the_texts_that_its_arms_read(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "store", tmp_path / "store")
+    plan = tiny(place)
+    plan["arms"]["csclip"] = {"title": "CS-CLIP", "layer": {"objective": "csclip"}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
+    order = Order(
+        out=tmp_path / "out",
+        test=place / "data",
+        val=place / "data",
+        overrides=parse([f"data.store={tmp_path / 'store'}", "steps=1"]),
+        arms=["csclip"],
+        seeds=[0],
+        tune=False,
+    )
+    study = Study(load_plan(str(tmp_path / "study.yaml")), order, never, quiet)
+    assert study.run()
+    assert not study.failed
+    store = Store.open(str(tmp_path / "store"))
+    for table in ("negatives", "units"):
+        assert store.names(".parquet", table) == store.committed()
+
+
+def test_the_bake_off_differs_in_the_objective_alone() -> None:
+    plan = load_plan("bakeoff")
+    plan.check({})
+    configs = {arm: plan.config(arm, 3, {"optimizer.lr": 1e-5}, {}) for arm in plan.arms}
+    one = configs["contrastive"]
+    assert {config.objective for config in configs.values()} == {
+        "macco",
+        "fsc",
+        "c2lip",
+        "csclip",
+        "degla",
+        "read",
+    }
+    for config in configs.values():
+        assert (config.data, config.optimizer, config.steps) == (one.data, one.optimizer, one.steps)
+        assert not config.settings.duplicate_negatives
+    assert len({dump(config) for config in configs.values()}) == len(configs)  # no arm twice
+    assert all(plan.family(arm) for arm in plan.arms)
 
 
 def test_every_arm_of_the_shipped_study_resolves() -> None:

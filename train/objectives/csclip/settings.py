@@ -26,5 +26,9 @@ class CsclipConfig(ObjectiveSettings):
     def hard_negatives(self) -> int:
         return self.negatives
 
+    @property
+    def reads_units(self) -> bool:
+        return self.units > 0
+
 
 SETTINGS = CsclipConfig

@@ -125,6 +125,11 @@ def test_batches_hold_the_units_of_the_store(store: Store, tmp_path: Path) -> No
     before = {file.name: file.read_bytes() for file in (copy / "units").iterdir()}
     write_units(Store.open(str(copy)), 0, lambda line: None)
     assert {file.name: file.read_bytes() for file in (copy / "units").iterdir()} == before
+    for file in (copy / "units").iterdir():  # as where a shard was extracted anew
+        file.unlink()
+        with pytest.raises(UserError, match=f"no units of 1 shards, such as {file.stem}"):
+            open_loader(data, recipe, log=lambda line: None)
+        file.write_bytes(before[file.name])
     batch = next(iter(open_loader(data, recipe, log=lambda line: None)))
     assert batch.negatives.shape[:2] == (24, 1)
     assert batch.units.shape == batch.unit_foils.shape == (24, 2, batch.units.shape[2])
