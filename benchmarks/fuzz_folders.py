@@ -46,6 +46,8 @@ def ended(app: Any, *arguments: str, name: str = "macco-train") -> bool:
         code = end.code
     finally:
         sys.meta_path[:], sys.argv = finders, argv
+    if code in (130, 143):
+        raise KeyboardInterrupt
     lines = [line for line in wrong.getvalue().splitlines() if line.startswith(f"{name}: ")]
     if code not in (0, 1, 2) or (code == 2) != (len(lines) == 1) or "Traceback" in wrong.getvalue():
         raise SaidOtherwiseError(f"exit {code}: {wrong.getvalue()[-300:]}")
