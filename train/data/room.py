@@ -30,7 +30,8 @@ def room(shape: Sequence[int]) -> NDArray[np.uint8]:
     # for an array over `place` itself would be passed over.
     whole = np.frombuffer(memoryview(place), np.uint8, size)
     finalize(whole, _put_back, place).atexit = False
-    return whole.reshape(shape)
+    found: NDArray[np.uint8] = whole.reshape(shape)
+    return found
 
 
 def _put_back(place: NDArray[np.uint8]) -> None:
