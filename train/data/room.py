@@ -28,7 +28,7 @@ def room(shape: Sequence[int]) -> NDArray[np.uint8]:
         place = np.empty(int(size * SPARE), np.uint8)
     # Views of views name as their base the array at the bottom, so it is this one that has to be let go: over a buffer,
     # for an array over `place` itself would be passed over.
-    whole = np.frombuffer(memoryview(place), np.uint8, size)
+    whole = np.frombuffer(place.data, np.uint8, size)
     finalize(whole, _put_back, place).atexit = False
     found: NDArray[np.uint8] = whole.reshape(shape)
     return found
