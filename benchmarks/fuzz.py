@@ -2,17 +2,21 @@
 
     python -m benchmarks.fuzz [--cases 10000] [--seed 0] KIND...
 
-Kinds: captions, pictures, tars, tables, manifests. Prints cases, those that were refused or held no good row,
-exceptions (the first of each sort with its seed), the longest case in seconds, and by how much the peak memory grew.
+Kinds: captions, pictures, tars, tables, documents, manifests, stores, runs. Prints cases, those that were refused or
+held no good row, exceptions (the first of each sort with its seed), the longest case in seconds, and by how much the
+peak memory grew. A case that takes longer than LIMIT is an exception, too.
 """
 
 import argparse
+import faulthandler
 import json
 import resource
+import signal
 import sys
 import tarfile
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +29,9 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from macco.pipeline.errors import UserError
+from benchmarks.damage import changed_value, mutated
+from benchmarks.fuzz_folders import runs, stores, templates
+from macco.pipeline.errors import UserError, is_failure
 from macco.pipeline.pictures import ImageError, decode
 from macco.pipeline.schema import OK
 from macco.preprocess.graph.language import EMBEDDED
@@ -34,32 +40,13 @@ from macco.preprocess.graph.scene_graphs import SceneGraphs
 from macco.preprocess.sources import plan
 from macco.preprocess.sources.manifest import FOLDER, load_manifest
 
+ROOT = Path(__file__).parents[1]
+LIMIT = 120  # seconds of a case, be the machine as busy as it may
+MEMORY = 8 * 2**30  # bytes of data that this process may have: what asks for more gets none
+
 Try = Callable[[Random, Path], bool]  # one case; whether anything good was in it
 
-ODD = ["\u0000", "\u202e", "\ufeff", "\U0001f468\u200d\U0001f469", "e\u0301" * 9, "&#x110000;", "&amp;" * 5]
-ODD += ["((((", '"', "9" * 400, "-1", "null", "[" * 50, "ﬀ", "İ", "1e999", "\r\n", "\t", "not " * 40]
 CAPTION = "A red dog, which is not small, sits on a sofa next to two cats and each other's toys."
-
-
-def mutated(data: bytes, random: Random) -> bytes:
-    """The same bytes, some of them others, gone, twice there, or moved."""
-    out = bytearray(data)
-    for _ in range(random.choice((1, 1, 2, 4, 16))):
-        at, end = sorted(random.randrange(len(out) + 1) for _ in range(2))
-        act = random.randrange(6)
-        if act == 0 and at < len(out):
-            out[at] ^= 1 << random.randrange(8)
-        elif act == 1:
-            del out[at : min(end, at + 40)]
-        elif act == 2:
-            out[at:at] = random.choice(ODD).encode()
-        elif act == 3:
-            out[at:at] = out[at : min(end, at + 200)]
-        elif act == 4:
-            out[at : at + 8] = random.randbytes(8)
-        elif random.random() < 0.3:
-            del out[at:]
-    return bytes(out)
 
 
 def captions(random: Random, folder: Path) -> bool:
@@ -124,6 +111,39 @@ def tables(random: Random, folder: Path) -> bool:
     return _good(file)
 
 
+def documents(random: Random, folder: Path) -> bool:
+    images = [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate("ab")]
+    written: dict[str, object] = {
+        "coco": {
+            "images": images,
+            "annotations": [{"id": n, "image_id": n, "caption": CAPTION} for n in (0, 1)],
+        },
+        "karpathy": {
+            "images": [
+                {
+                    "filepath": ".",
+                    "filename": f"{name}.jpg",
+                    "split": "train",
+                    "sentences": [{"raw": CAPTION}],
+                }
+                for name in "ab"
+            ]
+        },
+        "json": [{"image": f"{name}.jpg", "caption": CAPTION} for name in "ab"],
+    }
+    form = random.choice((*written, "jsonl"))
+    lines = "\n".join(json.dumps(one) for one in written["json"])  # type: ignore[attr-defined]
+    file = folder / ("0.jsonl" if form == "jsonl" else "0.json")
+    for name in "ab":
+        (folder / f"{name}.jpg").touch()
+    file.write_text(lines if form == "jsonl" else json.dumps(written[form]))
+    if random.random() < 0.4:
+        changed_value(file, random, [file])
+    else:
+        file.write_bytes(mutated(file.read_bytes(), random))
+    return _good(file, format=random.choice(("auto", form)))
+
+
 def manifests(random: Random, folder: Path) -> bool:
     file = folder / "0.yaml"
     file.write_bytes(mutated(random.choice(sorted(FOLDER.glob("*.yaml"))).read_bytes(), random))
@@ -131,7 +151,9 @@ def manifests(random: Random, folder: Path) -> bool:
     return True
 
 
-KINDS: dict[str, Try] = {one.__name__: one for one in (captions, pictures, tars, tables, manifests)}
+KINDS: dict[str, Try] = {
+    one.__name__: one for one in (captions, pictures, tars, tables, documents, manifests, stores, runs)
+}
 GRAPHS: list[SceneGraphs] = []
 
 
@@ -146,22 +168,48 @@ class Tally:
     exceptions: Counter[str] = field(default_factory=Counter)
 
 
+def _sort(error: BaseException) -> str:
+    """What exceptions of one cause have in common."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT)]
+    where = ours[-1]
+    said = " ".join(str(error).split())[-200:]
+    return f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {said}"
+
+
+class HungError(BaseException):
+    """A case took too long; not an Exception, or what is tried might take it for one of its own."""
+
+
+def _hung(number: int, frame: object) -> None:
+    raise HungError(f"no end after {LIMIT} s")
+
+
 def fuzz(kind: str, cases: int, seed: int, folder: Path) -> Tally:
     """Try cases of a kind; the same seed makes the same ones."""
     if kind == "captions" and not GRAPHS:
         GRAPHS.append(SceneGraphs.load(EMBEDDED, "repaired"))
+    if kind in ("stores", "runs"):
+        templates(folder)
     tally, before = Tally(), 0
+    signal.signal(signal.SIGALRM, _hung)
     for number in range(cases):
         begun = time.perf_counter()
+        signal.alarm(LIMIT)
+        faulthandler.dump_traceback_later(2 * LIMIT, exit=True)  # where no Python runs any more
         try:
             tally.refused += not KINDS[kind](Random(f"{kind} {seed} {number}"), folder)
         except UserError:
             tally.refused += 1
-        except Exception as error:
-            sort = f"{type(error).__name__}: {str(error)[:60]}"
+        except BaseException as error:
+            if not (is_failure(error) or isinstance(error, HungError)):
+                raise
+            sort = _sort(error)
             if sort not in tally.exceptions:
                 print(f"{kind} {seed} {number}: {sort}", flush=True)
             tally.exceptions[sort] += 1
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         tally.cases += 1
         tally.longest = max(tally.longest, time.perf_counter() - begun)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -179,6 +227,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     failed = 0
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.RLIM_INFINITY))
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.kinds or KINDS:
             found = fuzz(kind, options.cases, options.seed, Path(folder))

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
+from macco.pipeline.records import GONE, Record, is_record, read_json
 from macco.pipeline.schema import TABLES
 
 PACKS: Final = "packs"
-GONE: Final = "gone"  # in the record of a shard that no longer is, though a pack holds it
 NO_ROW: Final = "_schema"  # the stem of the files that give an empty store's globs a schema
 
 # One row per committed shard. `record` is its JSON as it was written.
@@ -42,8 +42,6 @@ INDEX: Final = pa.schema(
     ]
 )
 CORE: Final = ("shard", "file", *TABLES)  # what is held of every shard
-
-Record = dict[str, Any]
 
 
 def row_of(name: str, record: Mapping[str, Any]) -> Record:
@@ -151,8 +149,7 @@ class Packs:
                         dict(zip(*(column.to_pylist() for column in rows.columns), strict=True)),
                     )
                 if shard in self._records[1]:
-                    record: Record = json.loads(self._records[1][shard])
-                    return record | {"file": name}
+                    return self._record(name, self._records[1][shard])
         return None
 
     def records(self) -> dict[str, Record]:
@@ -161,17 +158,31 @@ class Packs:
         for name in self.all():
             rows = self._open(name, ("shard", "record"))
             for shard, record in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                found[shard] = json.loads(record) | {"file": name}
+                found[shard] = self._record(name, record)
         return found
 
-    def _open(self, name: str, columns: Iterable[str]) -> pa.Table:
-        path = f"{PACKS}/{name}.parquet"
+    def _record(self, name: str, text: str) -> Record:
         try:
-            table = pq.read_table(pa.BufferReader(self._folder.read(path)), columns=list(columns))
-        except (pa.ArrowException, KeyError) as error:
-            raise UserError(
-                f"{self._folder.url}/{path} is damaged ({error}): restore it from a copy"
-            ) from error
+            record = read_json(text.encode())
+        except ValueError as error:
+            raise self._damaged(name, error) from error
+        if not is_record(record):
+            raise self._damaged(name, f"no shard's record: {text[:40]}")
+        return dict(record) | {"file": name}
+
+    def _damaged(self, name: str, why: object) -> UserError:
+        return UserError(
+            f"{self._folder.url}/{PACKS}/{name}.parquet is damaged ({why}): restore it from a copy"
+        )
+
+    def _open(self, name: str, columns: Iterable[str]) -> pa.Table:
+        data = self._folder.read(f"{PACKS}/{name}.parquet")
+        try:
+            table = pq.read_table(pa.BufferReader(data), columns=list(columns))
+            table = table.cast(pa.schema([INDEX.field(column) for column in columns], table.schema.metadata))
+            number_of(table), sizes_of(table)
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(name, error) from error
         if "file" in table.column_names:  # a pack that was copied by hand has another name
             names = pa.array([name] * table.num_rows, pa.string())
             table = table.set_column(table.column_names.index("file"), INDEX.field("file"), names)
@@ -218,7 +229,7 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
         seen.update(shards)
         if kept.num_rows < table.num_rows:
             partly.add(name)
-        if problem := _problem(name, json.loads(table.schema.metadata[b"bytes"]), sizes):
+        if problem := _problem(name, sizes_of(table), sizes):
             damaged |= dict.fromkeys(shards, problem)
             broken |= {name} if shards else set()
         else:
@@ -236,6 +247,12 @@ def read_commits(folder: Folder, packs: Packs, records: dict[str, Record], *, co
 def number_of(pack: pa.Table) -> int:
     """The number of a pack: of two, the later one has the higher."""
     return int(pack.schema.metadata[b"number"])
+
+
+def sizes_of(pack: pa.Table) -> dict[str, int]:
+    """The bytes of a pack's files."""
+    sizes = json.loads(pack.schema.metadata[b"bytes"])
+    return {table: int(sizes[table]) for table in TABLES}
 
 
 def _problem(

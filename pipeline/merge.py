@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from macco.pipeline.commits import GONE, INDEX, PACKS, Commits, alone, row_of
+from macco.pipeline.commits import INDEX, PACKS, Commits, alone, row_of
 from macco.pipeline.errors import UserError
 from macco.pipeline.groundings import GROUNDINGS
 from macco.pipeline.parquet import parquet_bytes, parquet_options
+from macco.pipeline.records import GONE
 from macco.pipeline.schema import TABLES, TEXTS
 from macco.pipeline.store import Store
 

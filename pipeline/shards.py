@@ -11,13 +11,14 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from macco.pipeline.commits import GONE, NO_ROW, PACKS, Commits, Packs, Record, alone, file_of, read_commits
+from macco.pipeline.commits import NO_ROW, PACKS, Commits, Packs, alone, file_of, read_commits
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.groundings import Groundings
 from macco.pipeline.lease import NAME as WRITER
 from macco.pipeline.lease import check
 from macco.pipeline.parquet import parquet_bytes
+from macco.pipeline.records import GONE, Record, is_record, read_json
 from macco.pipeline.schema import NEGATIVE_ROWS, NEGATIVES, TABLES, TEXTS
 
 MAX_NAME: Final = 180  # bytes of a shard's name: file systems take 255, and files' own endings are to come
@@ -321,12 +322,12 @@ class Shards(Groundings):
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads(self.read(name))
+            value = read_json(self.read(name))
         except ValueError as error:
             raise UserError(f"{self.url}/{name} is not valid JSON ({error}): {restore(name)}") from error
         if not isinstance(value, dict):
             raise UserError(f"{self.url}/{name} holds no JSON object: {restore(name)}")
-        if name.startswith("shards/") and not (isinstance(value.get("shard"), str) or value.get(GONE)):
+        if name.startswith("shards/") and not is_record(value):
             raise UserError(f"{self.url}/{name} is no shard's record: {restore(name)}")
         return value
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from macco.pipeline.store import Store
 from macco.preprocess import cli as macco_prep
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.demo import write_benchmark, write_corpus
+from macco.preprocess.exchange.compact import compact
 from macco.train import cli as macco_train
 from tests.support.rows import record, tables
 
@@ -71,6 +73,27 @@ def described(**changes: object) -> Callable[[Path], object]:
     return change
 
 
+def recorded(**changes: object) -> Callable[[Path], object]:
+    """A shard's record that says something of another type."""
+
+    def change(store: Path) -> None:
+        file = store / "shards" / "a.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def packed(metadata: dict[str, str] | None) -> Callable[[Path], object]:
+    """A store whose pack says other things of its files."""
+
+    def change(store: Path) -> None:
+        compact(Store.open(str(store)))
+        for file in (store / "packs").glob("[!_]*.parquet"):
+            pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+
+    return change
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "truncated": lambda store: (store / "samples" / "a.parquet").write_bytes(b"PAR1"),
     "no samples": lambda store: shutil.rmtree(store / "samples"),
@@ -78,6 +101,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no settings": described(settings=None),
     "a record {}": lambda store: (store / "shards" / "a.json").write_text("{}"),
     "a record [1]": lambda store: (store / "shards" / "a.json").write_text("[1]"),
+    "sizes in a list": recorded(bytes=["x"]),
+    "sizes of one table": recorded(bytes={"samples": 1}),
+    "a size of null": recorded(bytes={"samples": 1, "concepts": 1, "boxes": None}),
+    "a count beyond all": recorded(samples=2**70),
+    "statuses of a number": recorded(statuses=1.5),
+    "a file elsewhere": recorded(file="../samples/b"),
+    "no UTF-8": recorded(dataset="\ud800"),
+    "sizes and no counts": recorded(samples=None),
+    "a pack without sizes": packed(None),
+    "a pack with other sizes": packed({"number": "1", "bytes": "[]"}),
 }
 LOOK = {  # what is whole is shown, and the exit code says that not all is
     "status": ("macco-prep", "status"),
@@ -143,6 +176,13 @@ def _copied(source: Path, out: Path, changes: dict[str, bytes | None]) -> Path:
     return out
 
 
+def panics(folder: Path) -> bytes:
+    """A tokenizer over which the library that reads it panics, in the language that it is written in."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["model"]["continuing_subword_prefix"] = "x" * 30
+    return json.dumps(whole).encode()
+
+
 def weights(name: str, data: bytes) -> dict[str, bytes | None]:
     return {"open_clip_model.safetensors": None, name: data}
 
@@ -169,6 +209,7 @@ FOLDERS: dict[str, Callable[[bytes], dict[str, bytes | None]]] = {  # of a CLIP 
         "open_clip_config.json": (START / "open_clip_config.json").read_bytes().replace(b": 3", b': "x"')
     },
     "no model": lambda _: {"open_clip_config.json": b"{}"},
+    "a tokenizer that ends its library": lambda _: {"tokenizer.json": panics(START)},
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
@@ -104,8 +104,8 @@ def on_cluster(scene: Scene) -> Scene:
     """The scene's command, done on a cluster."""
     keeper = Keeper()
     more = ["--ray-address", keeper.address, "--workers", "2", "--parse-workers", "1"]
-    more += ["--shard-timeout", "20", "--start-timeout", "90"]
-    return replace(scene, cluster=keeper, more=more, limit=180.0)
+    more += ["--shard-timeout", "60", "--start-timeout", "300"]
+    return replace(scene, cluster=keeper, more=more, limit=900.0)
 
 
 def at_work(scene: Scene, random: Random) -> Command:
@@ -179,7 +179,7 @@ def node_joins(scene: Scene, random: Random) -> None:
     command.wait(scene.limit)
 
 
-RAY_KINDS: dict[str, Strike] = {
+RAY_KINDS: Final[dict[str, Strike]] = {
     "kill the driver": to_driver(signal.SIGKILL),
     "stop the driver": to_driver(signal.SIGSTOP),
     "SIGTERM to the driver": to_driver(signal.SIGTERM),

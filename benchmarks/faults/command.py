@@ -9,9 +9,11 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 Prepare = Callable[[], None]
+PROGRAMS = {"macco-prep": "macco.preprocess.cli", "macco-train": "macco.train.cli"}
 
 
 class HungError(Exception):
@@ -27,6 +29,10 @@ def warm() -> None:
     from macco.preprocess.config import ExtractConfig
     from macco.preprocess.extraction import run, shard  # noqa: F401
     from macco.preprocess.graph import scene_graphs
+    from macco.train.clip.load import load_clip
+    from macco.train.loop import run as loop  # noqa: F401
+    from macco.train.objectives.objective import objective_class
+    from macco.train.results import product, report  # noqa: F401
 
     detectors.load_detector = cache(detectors.load_detector)  # type: ignore[assignment]
     scene_graphs.load_pipeline = cache(scene_graphs.load_pipeline)  # type: ignore[assignment]
@@ -34,10 +40,12 @@ def warm() -> None:
     shard.Extractor(config, parse=lambda captions: NotImplemented)
     scene_graphs.SceneGraphs.load(config.parser, config.rules)
     config.settings()
+    objective_class("macco")
+    load_clip("macco-demo")
 
 
 class Command:
-    """A command line of macco-prep at work; what it says goes to a file."""
+    """A command line at work, its first word the program's; what it says goes to a file."""
 
     def __init__(self, arguments: list[str], said: Path, prepare: Prepare | None = None) -> None:
         self.said = said
@@ -87,10 +95,8 @@ def _be(arguments: list[str], said: Path, prepare: Prepare | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if prepare is not None:
             prepare()
-        from macco.preprocess import cli
-
-        sys.argv = ["macco-prep", *arguments]
-        cli.main()
+        sys.argv = arguments
+        import_module(PROGRAMS[arguments[0]]).main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

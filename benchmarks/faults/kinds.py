@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 from benchmarks.faults.command import Writes
 from benchmarks.faults.scene import Scene
@@ -17,14 +18,18 @@ from benchmarks.faults.scene import Scene
 Strike = Callable[[Scene, Random], None]
 
 
-def at_write(scene: Scene, random: Random, act: Callable[[], None]) -> Callable[[], None]:
-    """Prepare a command to act at one of its writes, of which all are as likely."""
-    chosen, writes = random.randrange(scene.writes), Writes(scene.out)
+def at_write(
+    scene: Scene, random: Random, act: Callable[[], None], number: int | None = None
+) -> Callable[[], None]:
+    """Prepare a command to act at one of its writes: of a number, or one of all, which are as likely."""
+    chosen = random.randrange(scene.writes) if number is None else number % scene.writes
+    writes = Writes(scene.out)
     return lambda: writes.watch(lambda number, *_: act() if number == chosen else None)
 
 
 def kill_at_write(scene: Scene, random: Random) -> None:
-    scene.start(at_write(scene, random, lambda: os.kill(os.getpid(), signal.SIGKILL))).wait(scene.limit)
+    act = at_write(scene, random, lambda: os.kill(os.getpid(), signal.SIGKILL), scene.turn)
+    scene.start(act).wait(scene.limit)
 
 
 def kill_at_any_time(scene: Scene, random: Random) -> None:
@@ -46,9 +51,11 @@ def stop_and_go_on(scene: Scene, random: Random) -> None:
     first = scene.start(at_write(scene, random, lambda: os.kill(os.getpid(), signal.SIGSTOP)))
     time.sleep(random.uniform(0, scene.seconds))
     scene.start().wait(scene.limit)
-    while not first.ended():
+    deadline = time.monotonic() + scene.limit
+    while not first.ended() and time.monotonic() < deadline:
         first.signal(signal.SIGCONT)  # it may not have stopped yet
         time.sleep(0.05)
+    first.wait(0)
 
 
 def out_of_memory(scene: Scene, random: Random) -> None:
@@ -71,7 +78,7 @@ def out_of_memory(scene: Scene, random: Random) -> None:
 
 def disk_full(scene: Scene, random: Random) -> None:
     """From one of its writes on nothing new can be created."""
-    chosen, writes = random.randrange(scene.writes), Writes(scene.out)
+    chosen, writes = scene.turn % scene.writes, Writes(scene.out)
 
     def act(number: int, event: str, path: str) -> None:
         if number >= chosen and event in ("open", "os.mkdir"):
@@ -91,12 +98,14 @@ def file_cut_short(scene: Scene, random: Random) -> None:
 
 
 def read_only(scene: Scene, random: Random) -> None:
-    """From one of its writes on a folder, or all of them, can only be read."""
+    """From one of its writes on the folder of it, or all of them, can only be read."""
     chosen, writes = random.randrange(scene.writes), Writes(scene.out)
-    folder = str(scene.out / random.choice(["", "samples/", "boxes/", "shards/"])).rstrip(".")
+    folders = [str(scene.out)] if random.random() < 0.5 else []
 
     def act(number: int, event: str, path: str) -> None:
-        if number >= chosen and path.startswith(folder):
+        if number == chosen:
+            folders.append(os.path.dirname(path))
+        if number >= chosen and path.startswith(tuple(folders)):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     scene.start(lambda: writes.watch(act)).wait(scene.limit)
@@ -132,7 +141,8 @@ def two_at_once(scene: Scene, random: Random) -> None:
         raise AssertionError(f"two commands at once: exits {codes}")
 
 
-KINDS: dict[str, Strike] = {
+SWEEPING: Final = ("kill at a write", "disk full")  # kinds that are to come at every write
+KINDS: Final[dict[str, Strike]] = {
     "kill at a write": kill_at_write,
     "kill at any time": kill_at_any_time,
     "SIGTERM or SIGINT at a write": term_at_write,

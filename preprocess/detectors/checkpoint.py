@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from macco.pipeline.errors import UserError
+from macco.pipeline.errors import UserError, is_failure
 
 
 @contextmanager
@@ -16,7 +16,9 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     """What transformers makes of a file that is damaged may be an error of any kind: one line."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise UserError(f"{folder}: its {what} cannot be read ({why}): run hf download again") from error
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file
 from macco.pipeline.query import connect, dicts
-from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVES, OBJECT, RELATION
+from macco.pipeline.schema import ATTRIBUTE, NEGATIVE_KINDS, NEGATIVE_ROWS, NEGATIVES, OBJECT, RELATION
 from macco.pipeline.store import Store
-from macco.pipeline.views import scan
 from macco.preprocess.exchange.names import IMAGES, Names
 from macco.preprocess.exchange.records import COLUMNS, IMPORTED
 
@@ -27,7 +29,7 @@ _CONCEPTS = f"""
     FROM ({IMAGES}) s LEFT JOIN (FROM concepts WHERE denied IS NOT TRUE) c USING (sample_id)
     WHERE s.shard = ? AND s.status = 'ok' GROUP BY ALL ORDER BY any_value(s.row)
 """
-_NEGATIVES = "SELECT sample_id, list(caption ORDER BY list_position(?, kind)) FROM {} GROUP BY 1"
+_NEGATIVES = "SELECT sample_id, list(caption ORDER BY list_position(?, kind)) FROM made GROUP BY 1"
 
 Boxes = dict[str, list[list[float]]]  # by concept: x0, y0, x1, y1 in 0..1, best first
 
@@ -45,8 +47,8 @@ def export_tsv(store: Store, out: Path, threshold: float, log: Callable[[str], N
     for shard in sorted(store.committed()):
         boxes, negatives = _boxes(store, shard, threshold), dict[str, list[str]]()
         if store.exists(f"{NEGATIVES}/{shard}.parquet"):
-            sql = _NEGATIVES.format(scan(store.url, NEGATIVES, [shard]))
-            negatives = dict(connection.execute(sql, [list(NEGATIVE_KINDS)]).fetchall())
+            connection.register("made", _made(store, shard))
+            negatives = dict(connection.execute(_NEGATIVES, [list(NEGATIVE_KINDS)]).fetchall())
         for row in dicts(connection.execute(_CONCEPTS, [shard])):
             lists = [*lists_of(row, boxes), negatives.get(row["sample_id"], []), []]
             rows.append([row["caption"], names(row), *map(repr, lists)])
@@ -54,6 +56,20 @@ def export_tsv(store: Store, out: Path, threshold: float, log: Callable[[str], N
     csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     put_file(out, text.getvalue().encode())
     return len(rows) - 1
+
+
+def _made(store: Store, shard: str) -> pa.Table:
+    """The negatives of a shard."""
+    file = f"{NEGATIVES}/{shard}.parquet"
+    try:
+        return pq.read_table(pa.BufferReader(store.read(file)), columns=NEGATIVE_ROWS.names).cast(
+            NEGATIVE_ROWS
+        )
+    except (ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{store.url}/{file} is no table of negatives ({error}): make them anew with: "
+            f"macco-train negatives {store.url}"
+        ) from error
 
 
 def _boxes(store: Store, shard: str, threshold: float) -> Boxes:

@@ -1,5 +1,6 @@
 """The workers of a run on Ray: as many as are asked for and fit, each in the place of one that died."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class Pool:
         refs, _ = ray.wait(list(first), num_returns=len(first), timeout=0) if first else ([], [])
         if not refs and first:
             refs, _ = ray.wait(list(first), timeout=timeout)
+        elif not first:  # nobody is there to be waited for
+            time.sleep(timeout)
         return ((first[ref], ref) for ref in refs)
 
     def placed(self, worker: Worker, node: str, now: float) -> None:

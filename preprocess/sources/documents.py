@@ -42,7 +42,9 @@ def coco(source: Table) -> Index:
             "json are for others"
         ) from error
     rows = [
-        (str(image), names.get(image, ""), text) for image, found in texts.items() for text in found or [None]
+        (_plain(str(image)), _plain(text_of_cell(names.get(image))), text)
+        for image, found in texts.items()
+        for text in found or [None]
     ]
     columns = {
         "id": pa.array([row[0] for row in rows], pa.string()),
@@ -132,6 +134,11 @@ def _path(value: Any) -> str:
     return text_of_cell(value.get("path") if isinstance(value, dict) else value)
 
 
+def _plain(text: str) -> str:
+    """A text that UTF-8 can hold: half a surrogate pair is told as one."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
+
+
 def _index(
     rows: list[tuple[Any, ...]],
     captions: tuple[str, ...],
@@ -143,10 +150,8 @@ def _index(
     """Of rows (path, key, value of each caption field). Values have any type in any row: they are kept as JSON."""
     fields = tuple(f"caption {number}" for number in range(len(captions)))
     columns = {
-        "image": [
-            row[0].encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace") for row in rows
-        ],
-        "key": [row[1].encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace") for row in rows],
+        "image": [_plain(row[0]) for row in rows],
+        "key": [_plain(row[1]) for row in rows],
     } | {name: [json.dumps(row[2 + place]) for row in rows] for place, name in enumerate(fields)}
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     return index(table, fields, "image", "key" if keyed else "image", as_json=True, broken=broken or ())

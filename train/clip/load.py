@@ -13,7 +13,7 @@ import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
-from macco.pipeline.errors import UserError
+from macco.pipeline.errors import UserError, is_failure
 from macco.train.clip.convert import import_clip, read_state
 from macco.train.config import ModelConfig
 
@@ -69,7 +69,9 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
         with _offline_at_once() if fetched else nullcontext(True) as reached:
             model, _, preprocess = open_clip.create_model_and_transforms(name_or_path, pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(name_or_path)
-    except Exception as error:  # of a damaged folder it may be of any kind
+    except BaseException as error:  # of a damaged folder it may be of any kind
+        if not is_failure(error):
+            raise
         known = f" (names: {_similar(name_or_path)})" if "not found in built-ins" in str(error) else ""
         reason = re.sub(r" Available.*", "", " ".join(str(error).split()))
         if not reached and not known and (get := _how_to_get(name_or_path, pretrained)):

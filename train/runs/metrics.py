@@ -13,14 +13,16 @@ Row = dict[str, float]
 
 
 def read(run: Path) -> list[Row]:
-    """The rows written so far; a last line that a kill cut off is left out."""
+    """The rows written so far; a line that is none is left out, such as a last one that a kill cut off."""
     file = run / FILE
     rows: list[Row] = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and "step" in row and all(type(one) in (int, float) for one in row.values()):
+            rows.append(row)
     return rows
 
 

@@ -15,11 +15,24 @@ from tests.preprocess.extraction.test_run import CONFIG
 @pytest.mark.slow
 def test_a_short_campaign_of_faults() -> None:
     """Every kind of fault that a process can meet; by hand, hundreds of them: see the module's docstring."""
-    command = [sys.executable, "-m", "benchmarks.faults", "--faults", "10", "--seed", "7", "--shards", "3"]
+    said = campaign("--faults", "10", "--seed", "7", "--shards", "3", "--task", "extract")
+    assert "10 kinds, 10 faults, 0 lost, 0 doubled, 0 hung, 0 stuck, 0 untrue, 0 tracebacks" in said
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_each_command_that_writes_is_killed_and_meets_a_full_disk() -> None:
+    said = campaign("--faults", "14", "--seed", "7", "--kind", "kill at a write", "--kind", "disk full")
+    assert "2 kinds, 14 faults, 0 lost, 0 doubled, 0 hung, 0 stuck, 0 untrue, 0 tracebacks" in said
+    assert "7 (1 cache, 1 compact, 1 export a file, 1 export a folder, 1 extract, 1 negatives, 1 run)" in said
+
+
+def campaign(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.faults", *arguments]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "10 kinds, 10 faults, 0 lost, 0 doubled, 0 hung, 0 stuck" in done.stdout, done.stdout + done.stderr
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("name", ["store.json", "views.sql"])

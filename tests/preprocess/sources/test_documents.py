@@ -133,3 +133,19 @@ def test_mistakes_are_one_line(images: Path, text: str, format: str, words: str)
         read(f"{images}/x.json", format=format)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["coco", "karpathy", "json", "jsonl"])
+def test_half_a_surrogate_pair_in_a_file_name_is_one_row_with_its_status(form: str, images: Path) -> None:
+    name = "\ud800.jpg"
+    documents = {
+        "coco": json.dumps(COCO | {"images": [{"id": "\ud800", "file_name": name}], "annotations": []}),
+        "karpathy": json.dumps({"images": [{"filename": name, "sentences": [{"raw": "x"}]}]}),
+        "json": json.dumps([{"image": name, "caption": "x"}]),
+        "jsonl": json.dumps({"image": name, "caption": "x"}),
+    }
+    (images / "x.json").write_text(documents[form])
+    (shard,) = plan([str(images / "x.json")], format=form)
+    found = statuses([*shard.read()])
+    assert len(found) == 1
+    assert "ok" not in found
