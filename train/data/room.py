@@ -26,8 +26,11 @@ def room(shape: Sequence[int]) -> NDArray[np.uint8]:
     else:
         del _free[: max(0, len(_free) - KEPT + 1)]  # those that were let go first are too small by now
         place = np.empty(int(size * SPARE), np.uint8)
-    found: NDArray[np.uint8] = place[:size].reshape(shape)
-    finalize(found, _put_back, place).atexit = False
+    # Views of views name as their base the array at the bottom, so it is this one that has to be let go: over a buffer,
+    # for an array over `place` itself would be passed over.
+    whole = np.frombuffer(place.data, np.uint8, size)
+    finalize(whole, _put_back, place).atexit = False
+    found: NDArray[np.uint8] = whole.reshape(shape)
     return found
 
 
