@@ -6,8 +6,9 @@ ViT-B/32 in float32 on one thread of the CPU; weights and batches are random, ca
 units fewer, as `macco-train bench` draws them. Steps are taken in turns, and CPU time is counted, so that a busy
 machine is as busy for all. A step is its forward and backward pass: the optimizer's, the same for all, is left out,
 for at this batch it would count far more than at a real one. Memory is what the forward pass keeps for the backward
-one, parameters left out. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large). `--docs` writes the table into a
-page, between its marks. Joint objectives, over a frozen CLIP, are measured by benchmarks/cacr.py.
+one, parameters left out. READ-CLIP's decoder has the paper's sizes (t5-v1_1-large); joint encoders have VisualBERT's
+base size, over a frozen CLIP's features that the store has already. `--docs` writes the table into a page, between
+its marks.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,19 +29,24 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from macco.train.clip.load import load_start
+from macco.train.config import TrainConfig
 from macco.train.layers import parse, preset, resolve
 from macco.train.loop.state import build_model
 from macco.train.objectives.objective import Step, load_objective
 
-ARMS = {  # by preset; the first is what the others are compared with
-    "ablation-fine-tuned": "contrast alone",
-    "negclip": "NegCLIP's contrast (`method.negatives`)",
-    "paper-vitb32": "`macco`",
-    "fsc-vitb32": "`fsc`",
-    "c2lip-vitb32": "`c2lip`",
-    "csclip-vitb32": "`csclip`",
-    "read-vitb32": "`read`",
-    "degla-vitb32": "`degla`, with its teacher",
+ARMS = {  # preset and assignments of each; the first is what the others are compared with
+    "contrast alone": "ablation-fine-tuned",
+    "NegCLIP's contrast (`method.negatives`)": "negclip",
+    "`macco`": "paper-vitb32",
+    "`fsc`": "fsc-vitb32",
+    "`c2lip`": "c2lip-vitb32",
+    "`csclip`": "csclip-vitb32",
+    "`read`": "read-vitb32",
+    "`degla`, with its teacher": "degla-vitb32",
+    "`itm`, 3 negatives": "cacr joint.negatives=3 objective=itm",
+    "`iais-singular`, 3 negatives": "cacr joint.negatives=3 objective=iais-singular",
+    "`iais-distributed`, 3 negatives": "cacr joint.negatives=3 objective=iais-distributed",
+    "`cacr`, 3 negatives": "cacr joint.negatives=3",
 }
 BEGIN, END = "<!-- benchmarks/objectives.py -->", "<!-- end -->"
 
@@ -65,14 +72,20 @@ def decoder(folder: Path) -> str:
     return str(folder)
 
 
+def settings(name: str, given: list[str]) -> TrainConfig:
+    """Those of an arm."""
+    first, *own = ARMS[name].split()
+    return resolve(preset(first), parse([*given, *own]))
+
+
 def passes(model: str, size: int, t5: Path) -> Iterator[tuple[str, Any, Callable[[], object]]]:
     """Name, model, and forward and backward pass of each arm, all over one CLIP."""
-    given = [f"model.name={model}", "model.pretrained=", "device=cpu"]
+    given = [f"model.name={model}", "model.pretrained=", "device=cpu", f"read.decoder={decoder(t5)}"]
     clip = load_start(resolve(parse(given)).model, 0).model
     for name in ARMS:
-        own = [f"read.decoder={decoder(t5)}"] if name.startswith("read") else []
-        objective = load_objective(resolve(preset(name), parse([*given, *own])))
-        built = build_model(objective, clip, torch.device("cpu"))
+        objective = load_objective(settings(name, given))
+        frozen = objective.config.settings.product  # a joint encoder, whose CLIP is no others' then
+        built = build_model(objective, deepcopy(clip) if frozen else clip, torch.device("cpu"))
         batch = objective.random_batch(built, size)
         yield name, built, partial(objective.gradients, built, batch, Step(1, 2), nullcontext)
 
@@ -111,7 +124,7 @@ def table(found: dict[str, tuple[float, float]], model: str, size: int, repeats:
     time_of_one, memory_of_one = found[next(iter(ARMS))]
     lines = ["| objective | time of a step | memory |", "|---|---:|---:|"]
     for name, (seconds, memory) in found.items():
-        lines.append(f"| {ARMS[name]} | {seconds / time_of_one:.2f} | {memory / memory_of_one:.2f} |")
+        lines.append(f"| {name} | {seconds / time_of_one:.2f} | {memory / memory_of_one:.2f} |")
     load = "/".join(f"{one:.0f}" for one in os.getloadavg())
     lines += [
         "",

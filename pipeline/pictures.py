@@ -94,8 +94,12 @@ class Decoded(Measured):
 
     @property
     def image(self) -> Image.Image:
-        """For Pillow; made anew each time where it is held as an array."""
-        return self.held if isinstance(self.held, Image.Image) else Image.fromarray(self.held)
+        """For Pillow. An array becomes it for good: both together would weigh twice."""
+        if isinstance(self.held, Image.Image):
+            return self.held
+        image = Image.fromarray(self.held)
+        object.__setattr__(self, "held", image)
+        return image
 
     @property
     def pixels(self) -> NDArray[np.uint8]:

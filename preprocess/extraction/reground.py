@@ -130,7 +130,7 @@ def _detect(
     if isinstance(detector, Lookup):
         names = [image_names(*(seen.sample[n] for n in ("key", "member", "source"))) for seen in asked]
         return list(detector.look_up(shard, names, phrases))
-    images = [seen.image.pixels for seen in asked if seen.image is not None]
+    images = [seen.image.image for seen in asked if seen.image is not None]
     before = Counter(detector.counts)
     try:
         return list(detector.detect(images, phrases))

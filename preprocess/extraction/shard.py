@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from PIL.Image import Image
 
 from macco.pipeline.cores import cores
 from macco.pipeline.pictures import Decoded, ImageError, Measured, decode, measure
@@ -35,7 +35,6 @@ from macco.preprocess.sources.content import Content
 CHUNK = 128  # images decoded, parsed and grounded together; the next chunk is read and parsed meanwhile
 DECODERS: Final = 4  # threads that decode: a detector of 300 images/s is ahead of one
 
-Pixels = NDArray[np.uint8]  # [rows, columns, 3]
 Parse = Callable[
     [Sequence[str], Sequence[str]], "Future[Parsed]"
 ]  # starts parsing captions of samples by name
@@ -228,7 +227,7 @@ class Extractor:
     def _ground(self, shard: str, pictures: Sequence[_Picture], clock: "_Clock") -> None:
         """Find boxes by phrase in each image, or note why there are none; an image's phrases are asked at once."""
         asked = [
-            (picture, picture.image.pixels, picture.phrases())
+            (picture, picture.image.image, picture.phrases())
             for picture in pictures
             if isinstance(picture.image, Decoded)
         ]
@@ -249,7 +248,7 @@ class Extractor:
             of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(own)}
             picture.found = {phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()}
 
-    def _detect(self, pictures: list[Pixels], phrases: list[list[str]]) -> list[Detections | Exception]:
+    def _detect(self, pictures: list[Image], phrases: list[list[str]]) -> list[Detections | Exception]:
         """Detect in all pictures at once; where that fails, one by one, so that only the bad ones fail."""
         before = Counter(self.detector.counts)
         try:
