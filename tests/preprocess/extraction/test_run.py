@@ -115,9 +115,9 @@ def test_a_signal_ends_with_one_line_its_exit_code_and_nothing_left_behind(
     process.send_signal(signal.Signals[number])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert (
-        errors == "macco-prep: interrupted; what is done is kept, and the same command can be given again\n"
-    )
+    *said, last = errors.splitlines()
+    assert last == "macco-prep: interrupted; what is done is kept, and the same command can be given again"
+    assert all("wait for" in line for line in said)  # on a machine so slow that a start is worth a word
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []
     assert not list(out.rglob(".tmp-*"))
