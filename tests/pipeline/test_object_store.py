@@ -67,8 +67,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def stand_still(store: Store) -> None:
     """As if the writer's process stood still from now on."""
     store._lock._over.set()
+    renewed_no_more(store.writer)
+
+
+def renewed_no_more(writer: str | None) -> None:
     for thread in threading.enumerate():
-        if thread.name == store.writer:
+        if thread.name == writer:
             thread.join()
 
 
@@ -136,7 +140,9 @@ def test_a_second_writer_is_refused_and_a_dead_one_followed(bucket: str) -> None
         first.commit("d", tables("d", ["though nobody holds it now"]), record("d"))
     assert captions(Store.open(first.url)) == {"a": ["a"], "b": ["b"], "c": ["c"]}
     third = Store.create(first.url, SETTINGS)
+    writer = third.writer
     del third  # gone without a word
+    renewed_no_more(writer)
     Store.create(first.url, SETTINGS).close()
 
 
