@@ -2,8 +2,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= quickstart
-# Two processes and more where there are cores; files stay whole, for their fixtures.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Two processes and more where there are cores; files stay whole, for their fixtures, in the order of tests/conftest.py.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: install quickstart study test test-quick lint docs release clean

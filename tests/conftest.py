@@ -17,6 +17,14 @@ from macco.pipeline.store import Store
 pytest_plugins = ["tests.support.browser", "tests.support.evaluated"]  # fixtures of some rooms
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that take long come first, so that at the end no process waits for another's."""
+    long = {
+        item.path for item in items if {"processes", "slow"} & {mark.name for mark in item.iter_markers()}
+    }
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 demo images in 6 shards, with truth."""

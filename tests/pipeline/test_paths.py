@@ -1,6 +1,7 @@
 """No part of a path is a pattern, a partition or SQL: whatever its folders are called, a store is the same."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,14 +69,20 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     return rows
 
 
-def beside_decoys(folder: Path) -> None:
-    for decoy in DECOYS:
-        filled(str(folder / decoy / "store"), "a decoy")
+@pytest.fixture(scope="module")
+def decoy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(filled(str(tmp_path_factory.mktemp("decoy") / "store"), "a decoy").url)
+
+
+@pytest.fixture
+def beside_decoys(decoy: Path, tmp_path: Path) -> None:
+    for place in DECOYS:
+        shutil.copytree(decoy, tmp_path / place / "store")
 
 
 @places
+@pytest.mark.usefixtures("beside_decoys")
 def test_every_view_is_the_same(place: str, tmp_path: Path, expected: dict[str, Any]) -> None:
-    beside_decoys(tmp_path)
     store = filled(str(tmp_path / place / "store"))
     assert read(store) == expected
     assert read(compact(store, str(tmp_path / place / "small"))) == expected | {
@@ -100,6 +107,7 @@ def test_every_view_of_a_remote_store_is_the_same(
 
 
 @places
+@pytest.mark.usefixtures("beside_decoys")
 def test_training_reads_the_same_rows(place: str, tmp_path: Path) -> None:
     def rows(root: Path) -> list[Any]:
         store = filled(str(root / "store"))
@@ -126,7 +134,6 @@ def test_training_reads_the_same_rows(place: str, tmp_path: Path) -> None:
             for s in (fetched[slot] for slot in range(len(index)))
         ]
 
-    beside_decoys(tmp_path)
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     other = rows(tmp_path / "other")
     assert len(other) == 8
