@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from macco.pipeline.errors import UserError
-from macco.preprocess.detectors.canvas import ImageLike
 from macco.preprocess.detectors.detector import Detections, Detector, Settings
+
+if TYPE_CHECKING:  # it brings PyTorch, of which nothing has no need
+    from macco.preprocess.detectors.canvas import ImageLike
 
 SIDE = 128  # pixels: enough for the hash of an image, and quick to decode, where nothing else says a size
 
@@ -21,7 +24,7 @@ class NoDetector:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def detect(self, images: Sequence[ImageLike], phrases: Sequence[Sequence[str]]) -> list[Detections]:
+    def detect(self, images: "Sequence[ImageLike]", phrases: Sequence[Sequence[str]]) -> list[Detections]:
         """See `Detector`."""
         none = Detections(np.empty(0, np.int32), np.empty((0, 4), np.float32), np.empty(0, np.float32))
         return [none] * len(images)
