@@ -278,7 +278,7 @@ def test_the_report_is_one_page_with_curves_and_reconstructions(whole):
 
 
 def test_the_report_of_crops_made_on_the_device(small, tmp_path):
-    train(small("steps=1", "data.crop=device"), tmp_path / "run")
+    train(small("steps=1", "data.crop=device"), tmp_path / "run", never, quiet)
     write_report(tmp_path / "run")
     assert (tmp_path / "run" / "report.html").read_text().count("<img") == 18
 
