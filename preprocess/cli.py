@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from contextlib import closing
-from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,10 +119,12 @@ def extract(
     from macco.preprocess.sources import plan, plan_manifest
 
     if graphs is not None:
-        config = changed(config, parser=f"graphs:{graphs}")
+        config = config.with_graphs(graphs)
     if reground:
-        if shards is not None or manifest is not None:
-            raise UserError("--reground is of what the store holds: leave --shards and --manifest out")
+        if any(one is not None for one in (shards, manifest, graphs)):
+            raise UserError(
+                "--reground is of what the store holds: leave --shards, --manifest and --graphs out"
+            )
         reground_store(out, as_, config, run)
         return
     if as_ is not None:

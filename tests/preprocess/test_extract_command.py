@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from macco.pipeline.errors import UserError
 from macco.preprocess.cli import app
 
 
@@ -27,3 +28,25 @@ def test_no_usable_sample_is_a_failure_and_objects_without_boxes_are_told(
     del done  # whose traceback holds the store, and its lock
     again = CliRunner().invoke(app, [*command, "--device", "cpu"], catch_exceptions=False)
     assert again.exit_code == 0  # nothing was to be done
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--shards", "t.tsv", "--parser", "en_core_web_sm"], "give one of them"),
+        (["--reground"], "leave --shards, --manifest and --graphs out"),
+    ],
+)
+def test_graphs_beside_what_would_not_read_them_are_refused(
+    given: list[str], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "g.jsonl").write_text('{"caption": "a dog", "objects": ["dog"]}')
+    command = ["extract", *given, "--graphs", str(tmp_path / "g.jsonl"), "--out", str(tmp_path / "s")]
+    with pytest.raises(UserError, match=told):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not (tmp_path / "s").exists()
+
+
+def test_help_says_that_other_packages_have_parsers_and_detectors() -> None:
+    said = " ".join(CliRunner().invoke(app, ["extract", "--help"]).output.split())
+    assert said.count("another package's, NAME or NAME:ARGUMENT") == 2
