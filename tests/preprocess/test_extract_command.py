@@ -7,6 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.store import Store
 from macco.preprocess.cli import app
 
 
@@ -50,3 +51,17 @@ def test_graphs_beside_what_would_not_read_them_are_refused(
 def test_help_says_that_other_packages_have_parsers_and_detectors() -> None:
     said = " ".join(CliRunner().invoke(app, ["extract", "--help"]).output.split())
     assert said.count("another package's, NAME or NAME:ARGUMENT") == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["stats"], ["score", "--truth", "t"], ["compare", "t.tsv"], ["view", "--out", "v.html"], ["serve"], ["report"],
+        ["export", "--out", "e.json"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("threshold", ["2", "-0.1"])
+def test_a_score_that_no_box_has_is_refused(command: list[str], threshold: str, store: Store) -> None:
+    done = CliRunner().invoke(app, [command[0], store.url, *command[1:], "--threshold", threshold])
+    assert done.exit_code == 2
+    assert "Invalid value for '--threshold'" in done.output
