@@ -121,10 +121,8 @@ def extract(
     if graphs is not None:
         config = config.with_graphs(graphs)
     if reground:
-        if any(one is not None for one in (shards, manifest, graphs)):
-            raise UserError(
-                "--reground is of what the store holds: leave --shards, --manifest and --graphs out"
-            )
+        if (shards, manifest, graphs) != (None, None, None):
+            raise UserError("--reground is of what the store holds: no --shards, --manifest or --graphs")
         reground_store(out, as_, config, run)
         return
     if as_ is not None:
