@@ -32,6 +32,7 @@ from tests.support.drawn import jpeg
 from tests.support.packed import write
 
 CONFIG = ExtractConfig(device="cpu")
+SETTINGS = CONFIG.settings()
 Row = tuple[str, str | None]
 
 
@@ -88,15 +89,16 @@ MAKERS: dict[str, Callable[..., Path]] = {".tsv": table, ".tar": tar, ".parquet"
 def extract(out: Path | str, *files: Path | str, replace: bool = False, **reading: Any) -> Summary:
     """The command, in this process."""
     shards = plan([str(file) for file in files], **reading)
-    store = Store.create(str(out), CONFIG.settings())
+    store = Store.create(str(out), SETTINGS)
     jobs = [Job(shard) for shard in shards]
     with closing(store):
         return extract_shards(store, jobs, CONFIG, RunConfig(workers=0, retries=0), replace=replace)
 
 
 def rows(out: Path | str) -> Counter[Row]:
-    found = connect(Store.open(str(out))).execute("SELECT key, caption FROM samples").fetchall()
-    return Counter((str(key), caption) for key, caption in found)
+    store = Store.open(str(out))
+    tables = (store.table("samples", shard) for shard in store.committed())
+    return Counter((row["key"], row["caption"]) for table in tables for row in table.to_pylist())
 
 
 def fresh(*files: Path | str, **reading: Any) -> Counter[Row]:
@@ -247,7 +249,7 @@ class TestChanged:
         )
         extract(out, file)
         write(file, list({"x.jpg": jpeg(2), "x.txt": b"a dog", "y.jpg": jpeg(1), "y.txt": b"a cat"}.items()))
-        store = Store.create(str(out), CONFIG.settings())
+        store = Store.create(str(out), SETTINGS)
         with pytest.raises(UserError, match="was changed since shard a"):  # y lies elsewhere now
             extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
 
@@ -258,7 +260,7 @@ class TestChanged:
         extract(out, file, rows_per_shard=2)
         for number in (1, 4):
             (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
-        store = Store.create(str(out), CONFIG.settings())
+        store = Store.create(str(out), SETTINGS)
         with closing(store):
             done = extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
         assert done.samples == {"ok": 4}
