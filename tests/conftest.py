@@ -1,11 +1,8 @@
 """Shared fixtures: a small demo corpus, and the store extracted from it."""
 
-import functools
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # Two cores for everything: several threads in each of several processes only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,12 +11,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 import pytest
-import typer.main
-import typer.testing
 
 from macco.pipeline.store import Store
 
-pytest_plugins = ["tests.support.browser", "tests.support.evaluated"]  # fixtures of some rooms
+pytest_plugins = [
+    "tests.support.browser",
+    "tests.support.evaluated",
+    "tests.support.once",
+]  # fixtures of some rooms
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,41 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.path for item in items if {"processes", "slow"} & {mark.name for mark in item.iter_markers()}
     }
     items.sort(key=lambda item: item.path not in long)
-
-
-# Every invocation of a command builds all commands anew, which takes longer than most commands do.
-typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def loaded_once() -> Iterator[None]:
-    """The models that ship with macco, which no test changes, are loaded once in each process of tests."""
-    from macco.preprocess.detectors.networks import NetworkBackend
-    from macco.preprocess.graph.language import EMBEDDED
-    from macco.preprocess.graph.scene_graphs import SceneGraphs
-
-    @functools.cache
-    def detector(device: str, settings: Any) -> Any:
-        return load_network(NetworkBackend("tiny"), "", device, settings)
-
-    @functools.cache
-    def graphs(rules: str) -> Any:
-        return load_graphs(EMBEDDED, rules)
-
-    def either(backend: NetworkBackend, name: str, device: str, settings: Any) -> Any:
-        if backend.kind == "tiny":
-            return detector(device, settings)
-        return load_network(backend, name, device, settings)
-
-    load_network, load_graphs = NetworkBackend.load, SceneGraphs.load
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NetworkBackend, "load", either)
-        patch.setattr(
-            SceneGraphs,
-            "load",
-            lambda parser, rules: graphs(rules) if parser == EMBEDDED else load_graphs(parser, rules),
-        )
-        yield
 
 
 @pytest.fixture(scope="session")
