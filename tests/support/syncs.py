@@ -1,9 +1,10 @@
 """Where a computation would make a GPU's host wait, seen on any device."""
 
 import traceback
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
@@ -16,12 +17,44 @@ _ON_THE_HOST = {"split"}  # a batch is cut into micro-batches before it goes to 
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
+class _Copies(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """Notes a tensor that is made of the host's numbers on a device: the copy is waited for."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = found
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (
+            func in (torch.tensor, torch.as_tensor, torch.asarray)
+            and (kwargs or {}).get("device") is not None
+        ):
+            self.found.append(f"{func.__name__} {_ours()[-1:]}")
+        return func(*args, **(kwargs or {}))
+
+
+def _ours() -> list[str]:
+    return [
+        each.filename.rpartition("/")[2] for each in traceback.extract_stack() if "macco/" in each.filename
+    ]
+
+
 class Syncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation that would wait, by name."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
+        self.copies = _Copies(self.found)
+
+    def __enter__(self) -> Self:
+        self.copies.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *ending: Any) -> None:
+        super().__exit__(*ending)  # type: ignore[no-untyped-call]
+        self.copies.__exit__(*ending)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket

@@ -25,7 +25,7 @@ class LossWindow:
         """Note the losses of a step, and whether this rank is asked to stop."""
         self._names = list(losses)
         values = list(losses.values())
-        flag = torch.tensor(float(stop), device=values[0].device)
+        flag = values[0].new_full((), float(stop), dtype=torch.float32)
         self._unseen.append((step, ids, torch.stack([*(value.float() for value in values), flag])))
 
     def look(self, run: Path) -> bool:

@@ -268,6 +268,12 @@ def test_the_report_is_one_page_with_curves_and_reconstructions(whole):
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
 
 
+def test_the_report_of_crops_made_on_the_device(small, tmp_path):
+    train(small("steps=1", "data.crop=device"), tmp_path / "run", never, quiet)
+    write_report(tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").read_text().count("<img") == 18
+
+
 def test_each_layer_wins_over_the_one_before(tmp_path):
     (tmp_path / "config.yaml").write_text("optimizer: {lr: 1e-6, warmup: 7}\nmethod: {mlm: 3}\n")
     config = resolve(preset("tiny"), read(tmp_path / "config.yaml"), parse(["optimizer.warmup=9"]))

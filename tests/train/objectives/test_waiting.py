@@ -10,6 +10,7 @@ import torch
 
 from macco.train.layers import parse, resolve
 from macco.train.loop.state import State, build_model
+from macco.train.loop.window import LossWindow
 from macco.train.objectives.objective import load_objective
 from tests.support import ROOT
 from tests.support.objective_batches import CASES
@@ -26,7 +27,10 @@ def test_what_waits_is_seen() -> None:
         x[torch.tensor([1, 2])]
         torch.unique(x)
         x.nonzero()
-    assert len(seen.found) == 4
+        torch.tensor([1, 2], device=x.device)
+        torch.tensor([1, 2]).to(x.device, non_blocking=True)
+        x.new_full((), 1)
+    assert len(seen.found) == 5
 
 
 @pytest.mark.parametrize("settings", [[], ["micro_batch=3"], ["optimizer.clip_norm=1.0"]])
@@ -44,7 +48,8 @@ def test_a_step_never_waits(name: str, settings: list[str], tmp_path: Path) -> N
     batch = case.batch()
     state.update(batch, norms=True)
     with Syncs() as seen:
-        state.update(batch, norms=True)
+        losses, _ = state.update(batch, norms=True)
+        LossWindow().add(1, batch.ids, losses, stop=False)
     assert seen.found == []
 
 

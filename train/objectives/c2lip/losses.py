@@ -29,8 +29,7 @@ def phrase_labels(owner: Tensor, pairs: int, first: int, neither: Tensor | None 
     labels = torch.full((pairs, len(owner)), -1, dtype=torch.int8, device=owner.device)
     if neither is not None:
         labels.masked_fill_(neither, 0)
-    labels[owner == first + torch.arange(pairs, device=owner.device)[:, None]] = 1
-    return labels
+    return labels.masked_fill_(owner == first + torch.arange(pairs, device=owner.device)[:, None], 1)
 
 
 def told(owner: Tensor, ids: Tensor, every: Tensor, pairs: int) -> Tensor:

@@ -88,7 +88,7 @@ class JointModel(Model):
         similarity = F.normalize(text.float(), dim=-1) @ F.normalize(pooled.float(), dim=-1).T
         images = [name.rpartition("/")[0] for name in batch.ids]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(images))}
-        image = torch.tensor([numbers[name] for name in images], device=similarity.device)
+        image = torch.tensor([numbers[name] for name in images]).to(similarity.device, non_blocking=True)
         same = image[:, None] == image
         same |= (batch.tokens[:, None] == batch.tokens).all(-1)
         similarity = (similarity.T if image_anchored else similarity).masked_fill(same, -torch.inf)

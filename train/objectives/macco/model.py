@@ -323,6 +323,6 @@ class Macco(Model):
 def masked_samples(batches: Sequence[MaskedBatch], device: torch.device) -> tuple[Tensor, Tensor]:
     """Samples with a masked token, and with a masked patch: all batches, all ranks, divided by the ranks."""
     counts = [sum(b.text_slots.samples for b in batches), sum(b.patch_slots.samples for b in batches)]
-    text, image = ranks.mean(torch.tensor(counts, dtype=torch.float32, device=device)).unbind()
+    text, image = ranks.mean(torch.tensor(counts).float().to(device, non_blocking=True)).unbind()
     least = 1 / ranks.world()  # nothing masked anywhere: a loss of 0, not 0 / 0
     return text.clamp(min=least), image.clamp(min=least)

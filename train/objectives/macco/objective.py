@@ -83,7 +83,7 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         data = replace(self.config.data, batch_size=count, workers=0)
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
-        return reconstruct(model, next(iter(loader)), start.tokenizer)
+        return reconstruct(model, next(iter(loader)).to(cpu), start.tokenizer)
 
 
 def _quiet(line: str) -> None:
