@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from macco.pipeline.errors import UserError
 from macco.pipeline.merge import copy, merge
 from macco.pipeline.query import connect
+from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.views import VIEWS
 from macco.preprocess.exchange.compact import compact
@@ -62,7 +63,7 @@ def killed_after(store: Store, changes: int | None) -> Iterator[None]:
 
 def captions(store: Store) -> dict[str, list[str]]:
     """What SQL, and what the tables, say of each shard."""
-    with connect(store) as connection:
+    with connect(store, views=(*TABLES, "shards")) as connection:
         rows = connection.execute(
             "SELECT shard, list(caption ORDER BY row), (SELECT list(text ORDER BY sample_id) FROM concepts c "
             "WHERE c.shard = s.shard), (SELECT count(*) FROM boxes b WHERE b.shard = s.shard) FROM samples s GROUP BY 1"

@@ -7,13 +7,20 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from multiprocessing.connection import Listener
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-PROGRAMS = {"macco-prep": "macco.preprocess.cli", "macco-train": "macco.train.cli"}
+PROGRAMS = {
+    "macco-prep": "macco.preprocess.cli",
+    "macco-train": "macco.train.cli",
+    "faults": "benchmarks.faults.__main__",
+}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -34,10 +41,10 @@ FORKS.set_forkserver_preload(
 class Command:
     """A command at work, like a `subprocess.Popen`; what it says is in `out` and `err`."""
 
-    def __init__(self, program: str, *arguments: str, **variables: str) -> None:
+    def __init__(self, program: str, *arguments: str, folder: str = ".", **variables: str) -> None:
         self._folder = TemporaryDirectory()
         self._said = [Path(self._folder.name, name) for name in ("out", "err")]
-        given = [program, *arguments], os.environ | variables, [str(path) for path in self._said]
+        given = [program, *arguments], folder, os.environ | variables, [str(path) for path in self._said]
         self._process = FORKS.Process(target=_be, args=given)
         self._process.start()
 
@@ -68,7 +75,8 @@ class Command:
         return code
 
 
-def _be(arguments: list[str], environment: Mapping[str, str], said: list[str]) -> None:
+def _be(arguments: list[str], folder: str, environment: Mapping[str, str], said: list[str]) -> None:
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(said, 1):
@@ -86,3 +94,37 @@ def forked(function: Callable[..., None], *arguments: Any) -> None:
     for each in ranks:
         each.join(300)
     assert [each.exitcode for each in ranks] == [0, 0]
+
+
+_PROGRAM = """\
+#!{python}
+import os, sys
+from multiprocessing.connection import Client
+with Client({address!r}) as server:
+    server.send(([{name!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)))
+    code, out, err = server.recv()
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(code)
+"""
+
+
+@contextmanager
+def programs() -> Iterator[str]:
+    """A folder for the PATH of scripts: its macco-prep and macco-train are done by forks, one after another."""
+    with TemporaryDirectory() as folder, Listener(f"{folder}/socket", backlog=8) as listener:
+        for name in ("macco-prep", "macco-train"):
+            program = Path(folder, name)
+            program.write_text(_PROGRAM.format(python=sys.executable, address=f"{folder}/socket", name=name))
+            program.chmod(0o755)
+        threading.Thread(target=_serve, args=(listener,), daemon=True).start()
+        yield folder
+
+
+def _serve(listener: Listener) -> None:
+    with suppress(OSError):  # of one that is closed
+        while True:
+            with listener.accept() as script:
+                words, folder, environment = script.recv()
+                done = Command(*words, folder=folder, **environment)
+                script.send((done.wait(), done.out, done.err))
