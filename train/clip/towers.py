@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, VisionTransformer
 from timm.layers.patch_embed import PatchEmbed
@@ -73,6 +74,19 @@ def encode_both(
     return Encoded(*(x[0] for x in halves)), Encoded(*(x[1] for x in halves))
 
 
+def embed_patches(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """A convolution whose patches do not overlap, as one matrix product: [B, C, S, S] to [B, P, W].
+
+    In bf16 on an H200 cuDNN's kernels for it leave the units for matrices aside: 19 ms of the 209 of a compiled step of
+    ViT-B/32 (docs/measurements), where the product asks for less than one.
+    """
+    rows, columns = convolution.kernel_size
+    batch, channels, height, width = images.shape
+    grid = images.view(batch, channels, height // rows, rows, width // columns, columns)
+    patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * rows * columns)
+    return F.linear(patches, convolution.weight.flatten(1), convolution.bias)
+
+
 class ClipImage:
     """open_clip's own vision transformer."""
 
@@ -104,8 +118,7 @@ class ClipImage:
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
-        embedded: Tensor = self.module.conv1(inputs)
-        return embedded.flatten(2).transpose(1, 2)
+        return embed_patches(self.module.conv1, inputs)
 
     def ends(self, inputs: Tensor) -> None:
         return None
@@ -166,7 +179,8 @@ class TimmImage:
 
     def embed(self, inputs: Tensor) -> Tensor:
         """Images [B, 3, S, S] to patch embeddings [B, P, W]."""
-        embedded: Tensor = self.module.trunk.patch_embed(inputs)
+        own = self.module.trunk.patch_embed
+        embedded: Tensor = own.norm(embed_patches(own.proj, inputs))
         return embedded
 
     def ends(self, inputs: Tensor) -> None:
