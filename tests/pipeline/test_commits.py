@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
@@ -25,6 +25,7 @@ from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
 from macco.preprocess.look.status import status
 from macco.preprocess.look.verify import verify
+from tests.support.examples import examples
 from tests.support.rows import record, tables
 
 SETTINGS = {"parser": "p", "box_threshold": 0.1}
@@ -89,7 +90,7 @@ _STEPS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@examples(8, 200)
 @given(_STEPS)
 def test_after_any_steps_and_kills_a_shard_is_as_it_was_or_as_it_was_to_be(steps: list[Any]) -> None:
     folder = tempfile.mkdtemp()

@@ -15,7 +15,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
@@ -29,6 +29,7 @@ from macco.preprocess.extraction.shard import Extractor
 from macco.preprocess.look.status import status
 from macco.preprocess.sources import plan
 from tests.support.drawn import jpeg
+from tests.support.examples import examples
 from tests.support.packed import write
 
 CONFIG = ExtractConfig(device="cpu")
@@ -508,7 +509,7 @@ class Corpus:
 STEPS = ("append", "edit", "shorten", "rename", "rows", "field", "again")
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(6, 100, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(MAKERS)),
     st.lists(
