@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fsspec.registry import _registry
 
 from macco.pipeline.store import Store
 from macco.preprocess import cli as macco_prep
@@ -156,7 +155,7 @@ def test_what_another_system_leaves_in_a_store_is_nobodys(name: str, store: Path
 @pytest.mark.parametrize("verb", ["status", "stats", "compact", "verify"])
 def test_of_a_url_whose_package_is_not_here(verb: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(_registry, "s3", raising=False)  # of an earlier test
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # of an earlier test
     assert "macco[s3]" in one_line("macco-prep", say("macco-prep", verb, "s3://bucket/store"))
 
 
