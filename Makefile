@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= quickstart
-# One process more than there are cores, four at most: tests of Ray and of kills wait, and a process takes up to 3 GB.
+# One process more than there are cores, four at most: tests of Ray and of kills wait, and a process takes up to 4.5 GB.
 PROCESSES ?= $(shell cores=`getconf _NPROCESSORS_ONLN`; echo $$((cores < 3 ? cores + 1 : 4)))
 # Files stay whole, for their fixtures, in the order of tests/conftest.py.
 PARALLEL ?= --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
