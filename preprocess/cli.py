@@ -122,7 +122,7 @@ def extract(
         config = config.with_graphs(graphs)
     if reground:
         if (shards, manifest, graphs) != (None, None, None):
-            raise UserError("--reground is of what the store holds: no --shards, --manifest or --graphs")
+            raise UserError("--reground is of the store: leave --shards, --manifest and --graphs out")
         reground_store(out, as_, config, run)
         return
     if as_ is not None:
