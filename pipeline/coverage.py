@@ -41,8 +41,7 @@ def few_boxes(store: Store, threshold: float, *, extracted: bool = False) -> str
     found = coverage(store, threshold)
     if not found.objects or found.grounded >= LEAST * found.objects:
         return None
-    settings = store.description()["settings"]
-    detector = settings.get("detector")
+    detector = store.made_with.get("detector")
     if detector == "none":
         return (
             None
@@ -53,7 +52,9 @@ def few_boxes(store: Store, threshold: float, *, extracted: bool = False) -> str
         "the detector that comes with macco knows the drawn demo corpus alone"
         if detector == "tiny"
         else (
-            f"the detector {detector} may not know such images" if detector else "the imported file has few"
+            f"the detector {detector} may not know such images"
+            if detector and not detector.startswith("boxes:")
+            else f"{detector or 'the imported file'} has few"
         )
     )
     return (

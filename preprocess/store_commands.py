@@ -31,7 +31,7 @@ def status(
 
     store = Store.open(path)
     show(overview(store), as_json)
-    store.require_whole()
+    store.require_whole(all_boxes=True)
 
 
 def verify(
@@ -51,11 +51,17 @@ def verify(
     store = Store.open(path)
     found = check(store)
     show(found, as_json)
-    if found["not whole"] and drop:
+    sets = {name: one["not whole"] for name, one in found.get("boxes", {}).items() if one["not whole"]}
+    if drop and (found["not whole"] or sets):
         with closing(Store.create(path, store.description()["settings"])) as own:
             own.drop([*found["not whole"]])
+            for name, shards in sets.items():
+                own.drop_grounding(name, shards)
+            own.write_views()
         print(f"{len(found['not whole'])} shards taken out", file=sys.stderr)
-    elif found["not whole"]:
+        for name in sets:
+            print(f"boxes {name}: what is not whole of them is taken out", file=sys.stderr)
+    elif found["not whole"] or sets:
         raise typer.Exit(1)
 
 
@@ -73,7 +79,7 @@ def stats(
     from macco.pipeline.store import Store
     from macco.preprocess.look.stats import stats as overview
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     show(overview(store, threshold=threshold, top=top), as_json)
     if line := few_boxes(store, threshold):
         print(line, file=sys.stderr)
@@ -126,16 +132,19 @@ def sql(
 
     store = Store.open(path)
     if detector is not None:
-        store.choose_boxes(detector)
+        store.choose_boxes(detector, looking=True)
     if write_views:
         store.write_views()
+    asked = query or ""
     if query is not None:
         ask(store, query, format, out, read_only=read_only)
     elif not write_views and out is None and sys.stdin.isatty():
+        asked = "all_boxes"  # it may have been
         shell(store, format, read_only=read_only)
     elif not write_views:
-        read(store, sys.stdin.read(), format, out, read_only=read_only)
-    store.require_whole()
+        asked = sys.stdin.read()
+        read(store, asked, format, out, read_only=read_only)
+    store.require_whole(all_boxes="all_boxes" in asked.lower())
 
 
 def score(
@@ -154,7 +163,7 @@ def score(
     from macco.pipeline.store import Store
     from macco.preprocess.look.score import score as compare
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     result = compare(store, truth, threshold, iou)
     rows = {
         name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
@@ -180,7 +189,7 @@ def compare(
     from macco.preprocess.look.compare import as_rows
     from macco.preprocess.look.compare import compare as beside
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     show(as_rows(beside(store, tsv, threshold, iou)), as_json)
     store.require_whole()
 
@@ -206,7 +215,7 @@ def view(
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     count = write_page(store, out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
     store.require_whole()

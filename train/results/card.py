@@ -221,7 +221,7 @@ def _data(config: TrainConfig) -> tuple[str, list[str]]:
     except UserError:
         lost = f"The concept store `{name}`, which cannot be opened where this card was written. {chosen}"
         return lost, ["- the store's captions and images, and the models that annotated them: not known here"]
-    settings = store.description()["settings"]
+    settings = store.made_with
     lines = table(["", ""], [[what, f"{n:,}"] for what, n in (counts | {"boxes": boxes}).items()])
     made = yaml.safe_dump(without_folders(settings), sort_keys=False)
     said = [
