@@ -54,6 +54,10 @@ class Groundings(Folder):
         """The sets that have shards and no record that says how these were made: what is wrong with it, by name."""
         return {name: one for name, one in self._all_sets().items() if isinstance(one, str)}
 
+    def sets(self) -> list[str]:
+        """The names of both."""
+        return [*self._all_sets()]
+
     def _all_sets(self) -> dict[str, dict[str, Any] | str]:
         if self._sets is None:
             self._sets = {name: self._settings(name) for name in self._records() if self._sizes(name)}

@@ -112,10 +112,7 @@ class Shards(Groundings):
         )
 
     def require_whole(self, *, all_boxes: bool = False) -> None:
-        """Raise UserError where a committed shard is not whole, saying which, and what to do.
-
-        So must the boxes of the chosen detector be, or those of all.
-        """
+        """Raise UserError where a committed shard is not whole, or the boxes of the chosen detector (of all)."""
         if damaged := self.commits().damaged:
             first, why = min(damaged.items())
             raise UserError(
@@ -123,8 +120,7 @@ class Shards(Groundings):
                 f"{why}): the extract command that made them does them again; macco-prep verify tells of all, and "
                 "with --drop takes them out"
             )
-        sets = {*self.groundings(), *self.unreadable()} if all_boxes else {self.boxes_of} - {None}
-        for name in sorted(filter(None, sets)):
+        for name in self.sets() if all_boxes else filter(None, [self.boxes_of]):
             self.require_boxes(name)
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:

@@ -123,18 +123,18 @@ class Store(Shards):
         Raises UserError for a name that is none, a set that is not complete or (unless the caller only looks, and asks
         `require_whole` in the end) not whole, and for no name where there are several.
         """
-        own, broken = self.detector, self.unreadable()
-        known = ", ".join([own, *sorted({*self.groundings(), *broken})])
-        if not name and known != own:
+        own, sets = self.detector, self.sets()
+        known = ", ".join([own, *sets])
+        if not name and sets:
             raise UserError(
                 f"{self.url} has boxes of {known}: choose one with --detector (in macco-train with data.detector=)"
             )
         if not name or name == own:
             self.read_from(None)
             return self
-        if name not in self.groundings() and name not in broken:
+        if name not in sets:
             raise UserError(f"{self.url} has no boxes of {name!r}: choose one of {known}")
-        if name in broken or not looking:
+        if name in self.unreadable() or not looking:
             self.require_boxes(name)
         found = self.grounding(name)
         if missing := self.committed() - found.shards.keys() - found.damaged.keys():

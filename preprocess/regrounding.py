@@ -38,7 +38,7 @@ def reground_store(out: str, name: str | None, config: ExtractConfig, run: RunCo
     config.check_grounding()
     known = Store.open(out)
     known.require_whole()
-    name = set_name(config.detector, name, known.detector, {*known.groundings(), *known.unreadable()})
+    name = set_name(config.detector, name, known.detector, known.sets())
     signal.signal(signal.SIGTERM, console.interrupt)
     with closing(Store.create(out, known.description()["settings"])) as store:
         summary = reground_shards(store, name, config, run)

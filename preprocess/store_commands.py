@@ -46,22 +46,16 @@ def verify(
 ) -> None:
     """Read every row, and hold it against the records: what is missing, cut short, copied, or of no shard."""
     from macco.pipeline.store import Store
+    from macco.preprocess.look.verify import sets_not_whole, take_out
     from macco.preprocess.look.verify import verify as check
 
     store = Store.open(path)
     found = check(store)
     show(found, as_json)
-    sets = {name: one["not whole"] for name, one in found.get("boxes", {}).items() if one["not whole"]}
-    if drop and (found["not whole"] or sets):
-        with closing(Store.create(path, store.description()["settings"])) as own:
-            own.drop([*found["not whole"]])
-            for name, shards in sets.items():
-                own.drop_grounding(name, shards)
-            own.write_views()
-        print(f"{len(found['not whole'])} shards taken out", file=sys.stderr)
-        for name in sets:
-            print(f"boxes {name}: what is not whole of them is taken out", file=sys.stderr)
-    elif found["not whole"] or sets:
+    whole = not found["not whole"] and not sets_not_whole(found)
+    if drop and not whole:
+        print(take_out(store, found), file=sys.stderr)
+    elif not whole:
         raise typer.Exit(1)
 
 

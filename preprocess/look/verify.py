@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import closing
 from typing import Any, Final
 
 import duckdb
@@ -52,6 +53,23 @@ def verify(store: Store) -> dict[str, Any]:
     }
     sets |= {name: {"shards": 0, "not whole": {"all": why}} for name, why in store.unreadable().items()}
     return found | ({"boxes": dict(sorted(sets.items()))} if sets else {})
+
+
+def sets_not_whole(found: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """What of further sets of boxes `verify` found not to be whole, by their names."""
+    return {name: one["not whole"] for name, one in found.get("boxes", {}).items() if one["not whole"]}
+
+
+def take_out(store: Store, found: dict[str, Any]) -> str:
+    """Remove what `verify` found not to be whole; returns a line that says what that was."""
+    sets = sets_not_whole(found)
+    with closing(Store.create(store.url, store.description()["settings"])) as own:
+        own.drop([*found["not whole"]])
+        for name, shards in sets.items():
+            own.drop_grounding(name, shards)
+        own.write_views()
+    also = [f"{len(shards)} of the boxes {name}" for name, shards in sets.items()]
+    return f"{', '.join([str(len(found['not whole'])), *also])} shards taken out"
 
 
 def _boxes(store: Store, name: str, shards: Collection[str]) -> dict[str, Any]:
