@@ -52,11 +52,10 @@ def verify(
     store = Store.open(path)
     found = check(store)
     show(found, as_json)
-    whole = not found["not whole"] and not sets_not_whole(found)
-    if drop and not whole:
+    if found["not whole"] or sets_not_whole(found):
+        if not drop:
+            raise typer.Exit(1)
         print(take_out(store, found), file=sys.stderr)
-    elif not whole:
-        raise typer.Exit(1)
 
 
 def stats(
@@ -129,16 +128,14 @@ def sql(
         store.choose_boxes(detector, looking=True)
     if write_views:
         store.write_views()
-    asked = query or ""
     if query is not None:
         ask(store, query, format, out, read_only=read_only)
     elif not write_views and out is None and sys.stdin.isatty():
-        asked = "all_boxes"  # it may have been
         shell(store, format, read_only=read_only)
     elif not write_views:
-        asked = sys.stdin.read()
-        read(store, asked, format, out, read_only=read_only)
-    store.require_whole(all_boxes="all_boxes" in asked.lower())
+        query = sys.stdin.read()
+        read(store, query, format, out, read_only=read_only)
+    store.require_whole(all_boxes="all_boxes" in (query or "all_boxes").lower())
 
 
 def score(
