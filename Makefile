@@ -2,8 +2,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= quickstart
-# Two processes and more where there are cores; files stay whole, for their fixtures, in the order of tests/conftest.py.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One process more than there are cores, four at most: tests of Ray and of kills wait, and a process takes up to 4.5 GB.
+PROCESSES ?= $(shell cores=`getconf _NPROCESSORS_ONLN`; echo $$((cores < 3 ? cores + 1 : 4)))
+# Files stay whole, for their fixtures, in the order of tests/conftest.py.
+PARALLEL ?= --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: install quickstart study test test-quick lint docs release clean

@@ -15,6 +15,7 @@ ROWS: Final = 8
 _ONE: Final = 22
 _SPLIT: Final = 7
 _EXACT: Final = 2**24
+_ALONE: Final = 2**18  # multiplications that OpenBLAS makes in one thread
 _LEAST: Final = 64  # pixels: of smaller pictures Pillow is asked
 
 Floats = NDArray[np.floating[Any]]
@@ -37,9 +38,17 @@ def _small(grey: Image.Image) -> NDArray[np.uint8]:
     width, height = grey.size
     if min(width, height) < _LEAST or 2 * height > 3 * width or (parts := _parts(width)) is None:
         return np.asarray(grey.resize((COLUMNS, ROWS), Resampling.LANCZOS))
-    high, low = np.split(np.asarray(grey).astype(np.float32) @ parts, 2, axis=1)
+    high, low = np.split(_product(np.asarray(grey).astype(np.float32), parts), 2, axis=1)
     across = _pixels(high.astype(np.float64) * 2**_SPLIT + low)
     return _pixels(_weights(height, ROWS) @ across).astype(np.uint8)
+
+
+def _product(rows: NDArray[np.float32], parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """rows @ parts in pieces of so few rows that OpenBLAS starts no threads, which cost four times the work."""
+    size = max(1, _ALONE // parts.size)
+    whole = len(rows) // size * size
+    pieces = rows[:whole].reshape(whole // size, size, rows.shape[1]) @ parts
+    return np.concatenate([pieces.reshape(whole, parts.shape[1]), rows[whole:] @ parts])
 
 
 def _pixels(sums: Floats) -> Floats:

@@ -8,13 +8,18 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # or the other tests leave hardly a second to Ray's workers
 
 
 import pytest
 
 from macco.pipeline.store import Store
 
-pytest_plugins = ["tests.support.browser", "tests.support.evaluated"]  # fixtures of some rooms
+pytest_plugins = [
+    "tests.support.browser",
+    "tests.support.evaluated",
+    "tests.support.once",
+]  # fixtures of some rooms
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

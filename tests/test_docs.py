@@ -20,6 +20,7 @@ from macco.pipeline.schema import Status
 from macco.preprocess.cli import app as prep
 from macco.train.cli import app as train
 from macco.train.layers import preset_names
+from tests.support.commands import programs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.name != "README.md")
@@ -94,9 +95,10 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
     page = ROOT / "docs" / "start.md"
     script = "\n".join(["set -euo pipefail", *blocks(page, "bash")])
     (tmp_path / "use.py").write_text("\n".join(blocks(page, "python")))
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=400)
+    with programs() as folder:
+        path = os.pathsep.join([folder, os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=400)
     used = subprocess.run(
         [sys.executable, "use.py"],
         cwd=tmp_path,
@@ -138,9 +140,10 @@ def test_the_published_figures_are_those_of_the_manifest(page: str) -> None:
 def test_a_notebook_runs_from_its_first_cell_to_its_last(
     notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cells = nbformat.read(notebook, as_version=4)
     assert not any(cell.get("outputs") for cell in cells.cells), "outputs are not kept in git"
-    NotebookClient(cells, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    with programs() as folder:
+        monkeypatch.setenv("PATH", folder, prepend=os.pathsep)
+        NotebookClient(cells, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert all(cell.execution_count for cell in cells.cells if cell.cell_type == "code")

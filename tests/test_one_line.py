@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +22,8 @@ from tests.support.rows import record, tables
 ROOT = Path(macco_prep.__file__).parent
 START = Path(__file__).parent / "fixtures" / "v0.1" / "start"
 TINY = ROOT / "models" / "tiny_detector"
+
+SETTINGS = ExtractConfig().settings()
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -57,7 +58,7 @@ def one_line(name: str, given: tuple[int, str, str]) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    made = Store.create(str(tmp_path / "store"), ExtractConfig().settings())
+    made = Store.create(str(tmp_path / "store"), SETTINGS)
     for name in "ab":
         made.commit(name, tables(name, ["a dog", "a cat"]), record(name))
     made.close()
@@ -154,7 +155,7 @@ def test_what_another_system_leaves_in_a_store_is_nobodys(name: str, store: Path
 @pytest.mark.parametrize("verb", ["status", "stats", "compact", "verify"])
 def test_of_a_url_whose_package_is_not_here(verb: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)  # of an earlier test
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # of an earlier test
     assert "macco[s3]" in one_line("macco-prep", say("macco-prep", verb, "s3://bucket/store"))
 
 

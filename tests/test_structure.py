@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,18 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 ALL = {name: path for stage in STAGES for name, path in modules(stage).items()}
-ARROWS: Arrows = {
-    (name, other) for name, path in ALL.items() for other in imports(path, ALL) if other != name
-}
+
+
+@cache
+def arrows() -> Arrows:
+    """Which module names which; only who asks waits for it, and not every process of tests."""
+    return {(name, other) for name, path in ALL.items() for other in imports(path, ALL) if other != name}
 
 
 def rooms(stage: str) -> Arrows:
     """Arrows between the folders and files that lie directly in a stage's folder."""
     place = {name: name.split(".")[2] for name in ALL if name.startswith(f"macco.{stage}.")}
-    found = {(place[a], place[b]) for a, b in ARROWS if a in place and b in place}
+    found = {(place[a], place[b]) for a, b in arrows() if a in place and b in place}
     return {(a, b) for a, b in found if a != b}
 
 
@@ -70,7 +74,7 @@ def circle(arrows: Arrows) -> list[str]:
 
 
 def test_the_stages_meet_in_the_pipeline_alone() -> None:
-    across = {(a.split(".")[1], b.split(".")[1]) for a, b in ARROWS}
+    across = {(a.split(".")[1], b.split(".")[1]) for a, b in arrows()}
     assert {(a, b) for a, b in across if a != b} == {("preprocess", "pipeline"), ("train", "pipeline")}
 
 
@@ -80,7 +84,7 @@ def test_no_room_needs_a_room_that_needs_it(stage: str) -> None:
 
 
 def test_no_module_needs_a_module_that_needs_it() -> None:
-    assert not circle({(a, b) for a, b in ARROWS if not a.startswith(f"{b}.")})
+    assert not circle({(a, b) for a, b in arrows() if not a.startswith(f"{b}.")})
 
 
 def test_the_rooms_of_training_are_loosely_tied() -> None:
@@ -94,7 +98,7 @@ def test_no_file_is_long() -> None:
 def test_objectives_are_named_in_one_table_and_asked_for_by_their_interface() -> None:
     """Outside its folder nothing imports an objective, and nothing asks which one it is."""
     folders = tuple(f"macco.train.objectives.{folder}" for folder in set(OBJECTIVES.values()))
-    outside = {(a, b) for a, b in ARROWS if b.startswith(folders) and not a.startswith(folders)}
+    outside = {(a, b) for a, b in arrows() if b.startswith(folders) and not a.startswith(folders)}
     assert not outside
     for name, path in ALL.items():
         if not name.startswith(folders):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
@@ -39,9 +40,12 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
     return config
 
 
+_adapter: Final = cache(TypeAdapter)  # to make one takes much longer than to ask it
+
+
 def _valid(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (prefix, *first["loc"]) if part)

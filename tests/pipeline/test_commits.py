@@ -12,18 +12,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.merge import copy, merge
 from macco.pipeline.query import connect
+from macco.pipeline.schema import TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.views import VIEWS
 from macco.preprocess.exchange.compact import compact
 from macco.preprocess.look.sql import query
 from macco.preprocess.look.status import status
 from macco.preprocess.look.verify import verify
+from tests.support.examples import examples
 from tests.support.rows import record, tables
 
 SETTINGS = {"parser": "p", "box_threshold": 0.1}
@@ -62,7 +64,7 @@ def killed_after(store: Store, changes: int | None) -> Iterator[None]:
 
 def captions(store: Store) -> dict[str, list[str]]:
     """What SQL, and what the tables, say of each shard."""
-    with connect(store) as connection:
+    with connect(store, views=(*TABLES, "shards")) as connection:
         rows = connection.execute(
             "SELECT shard, list(caption ORDER BY row), (SELECT list(text ORDER BY sample_id) FROM concepts c "
             "WHERE c.shard = s.shard), (SELECT count(*) FROM boxes b WHERE b.shard = s.shard) FROM samples s GROUP BY 1"
@@ -88,7 +90,7 @@ _STEPS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@examples(8, 200)
 @given(_STEPS)
 def test_after_any_steps_and_kills_a_shard_is_as_it_was_or_as_it_was_to_be(steps: list[Any]) -> None:
     folder = tempfile.mkdtemp()

@@ -100,16 +100,21 @@ BREAKS = [
 WHERES = [f"({sql}) IS NULL" for sql in READS if sql.startswith("SELECT")] + BREAKS
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> dict[str, str]:
+def laid_out(folder: Path) -> dict[str, str]:
     """A store, files beside it, and a link that leads out of it."""
-    url = drawn_store(tmp_path, shards=1, images=4)
-    secret = tmp_path / "secret"
+    url = drawn_store(folder, shards=1, images=4)
+    secret = folder / "secret"
     for ending in ("", ".txt", ".csv", ".json"):
         Path(f"{secret}{ending}").write_text(f'"{SECRET}"\n')
     duckdb.sql(f"COPY (SELECT '{SECRET}' AS words) TO '{secret}.parquet'")
     os.symlink(f"{secret}.json", f"{url}/leads_out.json")
-    return {"store": url, "secret": str(secret), "out": str(tmp_path / "out.csv")}
+    return {"store": url, "secret": str(secret), "out": str(folder / "out.csv")}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """For tests that leave it as it was, and make sure of that."""
+    return laid_out(tmp_path_factory.mktemp("place"))
 
 
 def everything(folder: str) -> dict[str, bytes]:
@@ -155,9 +160,9 @@ def test_files_are_shut_off_even_where_the_text_was_not_looked_at(sql: str, plac
 
 
 @pytest.mark.parametrize("where", WHERES)
-def test_a_condition_reads_no_file(where: str, place: dict[str, str], tmp_path: Path) -> None:
+def test_a_condition_reads_no_file(where: str, place: dict[str, str]) -> None:
     where, store = where.format(**place), Store.open(place["store"])
-    page = tmp_path / "page.html"
+    page = Path(store.url).parent / "page.html"
     unchanged(place, lambda: write_page(store, page, where=where, limit=2, threshold=0.3))
     unchanged(place, lambda: build(store, Selection.of(where, MaskConfig()), print))
 
@@ -190,9 +195,9 @@ def test_what_reads_is_answered(place: dict[str, str], tmp_path: Path) -> None:
         assert json.loads(Path(out).read_text()) == {"n": 4}, sql
 
 
-def test_tables_may_be_links(place: dict[str, str], tmp_path: Path) -> None:
+def test_tables_may_be_links(tmp_path: Path) -> None:
     """As in the Hub's cache, where each file is one, or where a table lies on another disk."""
-    store = Path(place["store"])
+    store = Path(laid_out(tmp_path)["store"])
     (tmp_path / "blobs").mkdir()
     os.rename(store / "boxes", tmp_path / "other disk")
     os.symlink(tmp_path / "other disk", store / "boxes")

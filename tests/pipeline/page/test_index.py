@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
@@ -22,6 +22,7 @@ from macco.preprocess.exchange.compact import compact
 from macco.train.config import MaskConfig
 from macco.train.data.index import build
 from macco.train.data.selection import Selection
+from tests.support.examples import examples
 from tests.support.pages import hostile_store
 
 
@@ -68,7 +69,7 @@ def filters(gallery: Gallery) -> st.SearchStrategy[Filter]:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(25, 500)
 @given(data=st.data())
 def test_a_filter_shows_what_its_condition_says(
     data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection
@@ -93,7 +94,7 @@ def _apart(filter: Filter) -> str:
     return replace(filter, where="").sql()
 
 
-@settings(deadline=None, max_examples=25)
+@examples(10, 250)
 @given(data=st.data())
 def test_the_sliders_counts_are_those_of_each_threshold(
     data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection

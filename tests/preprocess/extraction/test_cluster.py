@@ -131,9 +131,9 @@ def test_shards_that_hang_stop_or_run_out_of_memory_are_given_up_with_their_reas
         of_kind(kind, plain[0], name=name)
         for name, kind in (("hangs", HangingShard), ("stops", StoppedShard), ("large", LargeShard))
     ]
-    summary = run(cluster, out, [*bad, *plain], retries=0, shard_timeout=15.0, parse_workers=0)
+    summary = run(cluster, out, [*bad, *plain], retries=0, shard_timeout=30.0, parse_workers=0)
     assert set(summary.failed) == {"hangs", "stops", "large"} == out.failed()
-    assert "the worker hung: no end after 15 s (--shard-timeout)" in summary.failed["hangs"]
+    assert "the worker hung: no end after 30 s (--shard-timeout)" in summary.failed["hangs"]
     assert "hung" in summary.failed["stops"]
     assert "MemoryError" in summary.failed["large"]
     assert rows(out) == rows(store)

@@ -1,14 +1,12 @@
 """What a killed, stopped or starved run leaves, the same command makes whole: no row lost, none doubled, no hang."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from macco.pipeline.store import Store
 from tests.preprocess.extraction.test_run import CONFIG
+from tests.support.commands import Command
 
 
 @pytest.mark.processes
@@ -28,11 +26,9 @@ def test_each_command_that_writes_is_killed_and_meets_a_full_disk() -> None:
 
 
 def campaign(*arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.faults", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    done = Command("faults", *arguments)
+    assert done.wait(600) == 0, done.out + done.err
+    return done.out
 
 
 @pytest.mark.parametrize("name", ["store.json", "views.sql"])

@@ -15,7 +15,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from macco.pipeline.errors import UserError
@@ -29,9 +29,11 @@ from macco.preprocess.extraction.shard import Extractor
 from macco.preprocess.look.status import status
 from macco.preprocess.sources import plan
 from tests.support.drawn import jpeg
+from tests.support.examples import examples
 from tests.support.packed import write
 
 CONFIG = ExtractConfig(device="cpu")
+SETTINGS = CONFIG.settings()
 Row = tuple[str, str | None]
 
 
@@ -88,15 +90,16 @@ MAKERS: dict[str, Callable[..., Path]] = {".tsv": table, ".tar": tar, ".parquet"
 def extract(out: Path | str, *files: Path | str, replace: bool = False, **reading: Any) -> Summary:
     """The command, in this process."""
     shards = plan([str(file) for file in files], **reading)
-    store = Store.create(str(out), CONFIG.settings())
+    store = Store.create(str(out), SETTINGS)
     jobs = [Job(shard) for shard in shards]
     with closing(store):
         return extract_shards(store, jobs, CONFIG, RunConfig(workers=0, retries=0), replace=replace)
 
 
 def rows(out: Path | str) -> Counter[Row]:
-    found = connect(Store.open(str(out))).execute("SELECT key, caption FROM samples").fetchall()
-    return Counter((str(key), caption) for key, caption in found)
+    store = Store.open(str(out))
+    tables = (store.table("samples", shard) for shard in store.committed())
+    return Counter((row["key"], row["caption"]) for table in tables for row in table.to_pylist())
 
 
 def fresh(*files: Path | str, **reading: Any) -> Counter[Row]:
@@ -247,7 +250,7 @@ class TestChanged:
         )
         extract(out, file)
         write(file, list({"x.jpg": jpeg(2), "x.txt": b"a dog", "y.jpg": jpeg(1), "y.txt": b"a cat"}.items()))
-        store = Store.create(str(out), CONFIG.settings())
+        store = Store.create(str(out), SETTINGS)
         with pytest.raises(UserError, match="was changed since shard a"):  # y lies elsewhere now
             extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
 
@@ -258,7 +261,7 @@ class TestChanged:
         extract(out, file, rows_per_shard=2)
         for number in (1, 4):
             (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
-        store = Store.create(str(out), CONFIG.settings())
+        store = Store.create(str(out), SETTINGS)
         with closing(store):
             done = extract_shards(store, failed_samples(store), CONFIG, RunConfig(workers=0))
         assert done.samples == {"ok": 4}
@@ -506,7 +509,7 @@ class Corpus:
 STEPS = ("append", "edit", "shorten", "rename", "rows", "field", "again")
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(6, 100, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(MAKERS)),
     st.lists(

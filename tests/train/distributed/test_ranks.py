@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from macco.train.distributed import ranks
 from macco.train.objectives.macco.batches import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.step import backward
+from tests.support.commands import forked
 from tests.support.tiny import gradients, tiny_batch, tiny_macco
 
 BATCH = 6
@@ -79,7 +79,7 @@ def test_two_ranks_are_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    forked(worker, port, str(tmp_path))
     for rank, size in itertools.product((0, 1), MICRO):
         found, found_grads = torch.load(tmp_path / f"{rank}_{size}.pt")
         assert_close(found, losses)

@@ -1,10 +1,7 @@
 """Benchmarks during training, the best checkpoint by them; and leaving out the images that a benchmark has."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from macco.train.objectives.objective import Scoring, dual_encoder
 from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read as read_metrics
 from macco.train.runs.weights import trained_clip
-from tests.support import ROOT
+from tests.support.commands import Command
 from tests.support.drawn import drawn_store, jpeg
 from tests.support.evaluated import draw, small_clip
 from tests.train.loop.test_train_run import after, equal, never, quiet, state
@@ -154,17 +151,14 @@ def test_two_ranks_ask_once(place: Path, tmp_path: Path) -> None:
         "device=cpu",
         "save_every=0",
     ]
-    command = [sys.executable, "-m", "macco.train", "run", "--preset", *settings, "data.batch_size=20"]
+    command = ["run", "--preset", *settings, "data.batch_size=20"]
     command += [f"model.name={place / 'clip'}", "model.pretrained=", f"validation.data={place / 'data'}"]
     command += ["--store", str(place / "store"), "--out", str(tmp_path / "run")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(command, env=os.environ | address | {"RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
-        for i in range(2)
-    ]
-    assert [rank.wait(timeout=180) for rank in ranks] == [0, 0]
+    ranks = [Command("macco-train", *command, **address, RANK=str(i), LOCAL_RANK=str(i)) for i in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.err for rank in ranks]
     assert list(asked(tmp_path / "run")) == [0, 2]
 
 

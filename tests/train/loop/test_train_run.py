@@ -1,7 +1,6 @@
 """The training loop: what it reads, what it moves, and that stopping and going on changes nothing."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -30,6 +29,7 @@ from macco.train.runs import checkpoint
 from macco.train.runs.metrics import read as read_metrics
 from macco.train.runs.weights import trained_clip
 from tests.support import ROOT
+from tests.support.commands import Command
 from tests.support.drawn import drawn_store
 
 CLIP = {
@@ -200,15 +200,10 @@ def test_micro_batches_change_nothing_but_memory(small, tmp_path):
 
 
 def assert_close(one, other):
-    start = {n: v for n, v in state(one)["model"].items() if v.is_floating_point()}
-    for name, value in start.items():
-        torch.testing.assert_close(value, state(other)["model"][name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def macco_train(*arguments, **variables):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "macco.train.cli", *arguments], env=environment, **pipes)
+    found, expected = state(other)["model"], state(one)["model"]
+    for name, value in expected.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, found[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.processes
@@ -221,15 +216,14 @@ def test_two_ranks_do_what_one_does(small, tmp_path):
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     given = ("run", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "two"))
-    ranks = [macco_train(*given, **address, RANK=str(i), LOCAL_RANK=str(i)) for i in (0, 1)]
-    said = [process.communicate(timeout=300) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said
+    ranks = [Command("macco-train", *given, **address, RANK=str(i), LOCAL_RANK=str(i)) for i in (0, 1)]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.err for rank in ranks]
     assert_close(tmp_path / "one", tmp_path / "two")
     for row, other in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two"), strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
     assert (tmp_path / "two" / "report.html").is_file()
-    assert "step 3/3" in said[0][0]
-    assert not said[1][0]
+    assert "step 3/3" in ranks[0].out
+    assert not ranks[1].out
 
 
 @pytest.mark.processes
@@ -237,26 +231,23 @@ def test_two_ranks_do_what_one_does(small, tmp_path):
 def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number, code):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(dump(small("steps=100000")))
-    # A shell's background job ignores ctrl-c, and so would what it starts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = macco_train("run", "--config", str(config), "--out", str(run))
-    signal.signal(signal.SIGINT, before)
+    process = Command("macco-train", "run", "--config", str(config), "--out", str(run))
     deadline = time.monotonic() + 240
     while not read_metrics(run) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == code, said
-    assert f"macco-train run --out {run}" in said
+    assert process.wait() == code, process.err
+    assert f"macco-train run --out {run}" in process.err
     assert state(run)["step"] == read_metrics(run)[-1]["step"] > 0
 
 
 @pytest.mark.slow
 def test_export_mixes_the_weights_that_are_asked_for(small, whole, clip, tmp_path):
     start, trained = load_clip(clip).model.state_dict(), trained_clip(whole, "latest").model.state_dict()
-    assert all(torch.equal(value, state(whole)["model"][f"clip.{n}"]) for n, value in trained.items())
+    kept = state(whole)
+    assert all(torch.equal(value, kept["model"][f"clip.{n}"]) for n, value in trained.items())
     averaged = trained_clip(whole).model.state_dict()
-    assert all(torch.equal(value, state(whole)["ema"][f"module.{n}"]) for n, value in averaged.items())
+    assert all(torch.equal(value, kept["ema"][f"module.{n}"]) for n, value in averaged.items())
     half = trained_clip(whole, "latest", 0.5).model.state_dict()
     for name, value in half.items():
         torch.testing.assert_close(value, (start[name] + trained[name]) / 2)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from macco.train.distributed import ranks
 from macco.train.layers import parse, resolve
 from macco.train.loop.state import build_model
 from macco.train.objectives.objective import Step, load_objective
+from tests.support.commands import forked
 from tests.support.objective_batches import CASES
 from tests.support.tiny import gradients, tiny_clip
 from tests.support.tiny_t5 import write_t5
@@ -81,7 +81,7 @@ def test_two_ranks_are_one(tmp_path: Path, t5: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path), t5), nprocs=2)
+    forked(worker, port, str(tmp_path), t5)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for name, case in CASES.items():

@@ -5,8 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from macco.train.study.reproduce.published import BACKBONES, tables
 from macco.train.study.reproduce.table import OURS, THEIRS, verdict
 from tests.support import ROOT
 from tests.support.bundled import TSV, write_bundle, write_sugar_crepe, write_tsv
+from tests.support.commands import Command
 
 TAGGER = str(ROOT / "preprocess/models/en_caption")
 # ViT-B/32's image tower by its width and patches, of one layer: the published columns are beside it.
@@ -279,10 +278,9 @@ def test_a_road_that_is_stopped_or_killed_goes_on(
     """Killed in its training, asked to stop in its evaluation: the end is that of one that nothing disturbed."""
     out = tmp_path / "out"
     own = ["tsv", "--data", str(small), *COMMON, *TRAINING, *start, "--out", str(out)]
-    command = [sys.executable, "-m", "macco.train", "reproduce", *own]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = Command("macco-train", "reproduce", *own)
     wait_for(out / "runs/released-vitb32-seed0/checkpoints/latest.pt", lambda: process.poll() is None)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     assert process.wait() in (0, -signal.SIGKILL)
 
     def stop() -> None:

@@ -1,11 +1,9 @@
 """Studies: what a plan resolves to, what a kill costs, what tuning chooses, and the numbers of the table."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from macco.train.study.table import control_lines, difference, shown, spread, su
 from macco.train.study.trial import Trial
 from macco.train.study.tuning import choose, judge
 from macco.train.study.workers import Workers
+from tests.support.commands import Command
 from tests.support.drawn import drawn_store
 
 CLIP = {
@@ -342,31 +341,20 @@ def test_a_command_that_is_killed_takes_its_workers_along_and_goes_on(
     for run in ("negclip-1", "longer-0", "longer-1"):
         shutil.rmtree(out / "runs" / run)
     data = ["--val", str(place / "data"), "--test", str(place / "data"), "--store", str(place / "store")]
-    command = [
-        sys.executable,
-        "-m",
-        "macco.train.cli",
-        "study",
-        str(place / "study.yaml"),
-        "--out",
-        str(out),
-        *data,
-    ]
-    command += ["--jobs", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    command = ["macco-train", "study", str(place / "study.yaml"), "--out", str(out), *data, "--jobs", "1"]
+    process = Command(*command)
     deadline = time.monotonic() + 240
     while not (out / "runs/negclip-1").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert workers
     assert not psutil.wait_procs(workers, 60)[1]
     assert not (out / "runs/longer-1").exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=480)
-    assert again.returncode == 0, again.stderr
-    assert re.search(VERDICT, again.stdout)
+    again = Command(*command)
+    assert again.wait(480) == 0, again.err
+    assert re.search(VERDICT, again.out)
     assert results(out) == results(whole)
 
 
