@@ -1,5 +1,6 @@
 """Boxes of further detectors, beside a store's own: each set has a name, and a reader has those of one set."""
 
+import contextlib
 import json
 import shlex
 from collections.abc import Collection, Mapping
@@ -134,7 +135,7 @@ class Groundings(Folder):
         return {*self.grounding(name).shards}
 
     def index_boxes(self, name: str) -> None:
-        """Write down the sizes and counts of a set's files. The caller is the one writer."""
+        """Write down the sizes and counts of a set's files, where that can be. The caller is the one writer."""
         self._forget()
         found, sizes = self.grounding(name).shards, self._sizes(name)
         index = {
@@ -142,7 +143,8 @@ class Groundings(Folder):
             for shard, counts in found.items()
             if shard in sizes
         }
-        self.keep(f"{GROUNDINGS}/{name}/{_INDEX}", json.dumps(index).encode())
+        with contextlib.suppress(OSError):  # files speak for themselves
+            self.keep(f"{GROUNDINGS}/{name}/{_INDEX}", json.dumps(index).encode())
 
     def _sizes(self, name: str) -> dict[str, int]:
         return self.sizes(f"{GROUNDINGS}/{name}", ".parquet")
