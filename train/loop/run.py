@@ -54,7 +54,6 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         raise UserError("no store to train on: give --store STORE")
     opened = Store.open(config.data.store)
     begun = checkpoint.path(run, checkpoint.LATEST).is_file()
-    config = _as_begun(config, run, opened) if begun else config
     objective = load_objective(config)
 
     def whose(store: Store, where: str) -> str:
@@ -106,13 +105,6 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             loader.close()
             if metrics is not None:
                 metrics.close()
-
-
-def _as_begun(config: TrainConfig, run: Path, store: Store) -> TrainConfig:
-    """The configuration that a run was begun with may name nobody's boxes: the store's own have a name, too."""
-    if config.data.detector == store.detector and not saved_config(run).data.detector:
-        return replace(config, data=replace(config.data, detector=""))
-    return config
 
 
 def _refuse_longer(old: TrainConfig, new: TrainConfig, run: Path) -> None:

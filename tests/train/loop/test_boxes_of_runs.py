@@ -58,6 +58,7 @@ def test_a_run_goes_on_with_the_boxes_it_began_with(given: list[str], tmp_path: 
     add_set(given)
     assert train(config, tmp_path / "cut", never, quiet)
     assert train(configured(given, *MACCO, "data.detector=imported"), tmp_path / "named", never, quiet)
+    assert train(config, tmp_path / "named", never, quiet)  # whose configuration has the name by now
     assert losses(tmp_path / "cut") == losses(tmp_path / "named") == losses(tmp_path / "whole")
     assert train(config, tmp_path / "whole", never, quiet)  # there is nothing left to do
     with pytest.raises(UserError, match=r"was begun with data\.detector = '', not 'other'"):
