@@ -33,27 +33,27 @@ def coverage(store: Store, threshold: float) -> Coverage:
     return Coverage(objects, grounded)
 
 
-def few_boxes(store: Store, threshold: float, *, extracted: bool = False) -> str | None:
+def few_boxes(
+    store: Store, threshold: float, *, extracted: bool = False, without: str = "no object has a box"
+) -> str | None:
     """A line that warns of few boxes, and says what to do; None where there are enough, or nothing to ground.
 
-    extracted: it is the end of an extraction, where no boxes are what `none` asked for.
+    extracted: it is the end of an extraction, where no boxes are what `none` asked for. without: what
+    that means.
     """
     found = coverage(store, threshold)
     if not found.objects or found.grounded >= LEAST * found.objects:
         return None
-    settings = store.description()["settings"]
-    detector = settings.get("detector")
+    detector = store.made_with.get("detector")
     if detector == "none":
-        return (
-            None
-            if extracted
-            else "warning: the store was made without a detector: no box says which patches to mask"
-        )
+        return None if extracted else f"warning: the store was made without a detector: {without}"
     knows = (
         "the detector that comes with macco knows the drawn demo corpus alone"
         if detector == "tiny"
         else (
-            f"the detector {detector} may not know such images" if detector else "the imported file has few"
+            f"the detector {detector} may not know such images"
+            if detector and not detector.startswith("boxes:")
+            else f"{detector or 'the imported file'} has few"
         )
     )
     return (

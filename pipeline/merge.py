@@ -101,6 +101,7 @@ def copy(store: Store, out: Store) -> int:
             out.put(
                 f"{GROUNDINGS}/{name}/{shard}.parquet", store.read(f"{GROUNDINGS}/{name}/{shard}.parquet")
             )
+        out.index_boxes(name)
     return made
 
 

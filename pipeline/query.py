@@ -99,14 +99,18 @@ def _choose_boxes(
     """The view `all_boxes`, and in place of `boxes` those that were chosen."""
     if "boxes" not in names:
         return
-    sets = {name: sorted(store.grounded(name) & {*commits.shards}) for name in store.groundings()}
+
+    def shards(name: str) -> list[str]:
+        return sorted(store.grounded(name) & {*commits.shards})
+
     own = "boxes"
     if store.boxes_of is not None:
         own = "own_boxes"
         connection.execute("ALTER VIEW boxes RENAME TO own_boxes")
-        chosen = boxes_sql(store.url, store.boxes_of, sets[store.boxes_of])
+        chosen = boxes_sql(store.url, store.boxes_of, shards(store.boxes_of))
         connection.execute(f"CREATE TEMP VIEW boxes AS SELECT * FROM {chosen}")
     if "all_boxes" in names:
+        sets = {name: shards(name) for name in store.groundings()}
         connection.execute(all_boxes_sql(store.url, store.detector, sets, own))
 
 

@@ -111,8 +111,8 @@ class Shards(Groundings):
             path, filesystem=self.fs, schema=TABLES[name], filters=filters, partitioning=None
         )
 
-    def require_whole(self) -> None:
-        """Raise UserError where a committed shard is not whole, saying which, and what to do."""
+    def require_whole(self, *, all_boxes: bool = False) -> None:
+        """Raise UserError where a committed shard is not whole, or the boxes of the chosen detector (of all)."""
         if damaged := self.commits().damaged:
             first, why = min(damaged.items())
             raise UserError(
@@ -120,6 +120,8 @@ class Shards(Groundings):
                 f"{why}): the extract command that made them does them again; macco-prep verify tells of all, and "
                 "with --drop takes them out"
             )
+        for name in self.sets() if all_boxes else filter(None, [self.boxes_of]):
+            self.require_boxes(name)
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
         """Write one shard's tables, then its record: from then on its rows are visible, in place of its former ones.

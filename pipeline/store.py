@@ -12,6 +12,7 @@ from macco.pipeline.groundings import all_boxes_text
 from macco.pipeline.lease import Lease
 from macco.pipeline.parquet import parquet_bytes
 from macco.pipeline.schema import READ_VERSIONS, SCHEMA_VERSION, TABLES
+from macco.pipeline.settings import difference
 from macco.pipeline.shards import Shards, restore
 from macco.pipeline.views import views_sql
 
@@ -116,29 +117,39 @@ class Store(Shards):
         """The name of the store's own boxes: the detector that it was extracted with."""
         return str(self.description()["settings"].get("detector", "imported"))
 
-    def choose_boxes(self, name: str | None) -> "Store":
+    def choose_boxes(self, name: str | None, *, looking: bool = False) -> "Store":
         """Read the boxes of one detector from now on; returns the store itself.
 
-        Raises UserError for a name that is none, a set that is not complete, and for no name where there are several.
+        Raises UserError for a name that is none, a set that is not complete or (unless the caller only looks, and asks
+        `require_whole` in the end) not whole, and for no name where there are several.
         """
-        sets, own = self.groundings(), self.detector
+        own, sets = self.detector, self.sets()
+        known = ", ".join([own, *sets])
         if not name and sets:
             raise UserError(
-                f"{self.url} has boxes of {', '.join([own, *sets])}: choose one with --detector (in macco-train with "
-                "data.detector=)"
+                f"{self.url} has boxes of {known}: choose one with --detector (in macco-train with data.detector=)"
             )
         if not name or name == own:
             self.read_from(None)
             return self
         if name not in sets:
-            raise UserError(f"{self.url} has no boxes of {name!r}: choose one of {', '.join([own, *sets])}")
-        if missing := self.committed() - self.grounded(name):
+            raise UserError(f"{self.url} has no boxes of {name!r}: choose one of {known}")
+        if name in self.unreadable() or not looking:
+            self.require_boxes(name)
+        found = self.grounding(name)
+        if missing := self.committed() - found.shards.keys() - found.damaged.keys():
             raise UserError(
                 f"{self.url} has no boxes of {name!r} in {len(missing)} shards, such as {min(missing)}: go on with "
-                f"macco-prep extract --reground --out {self.url} --as {name} --detector {sets[name].get('detector')}"
+                f"{self.regrounding(name)}"
             )
         self.read_from(name)
         return self
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The settings that shaped the rows: of boxes, those of the chosen detector."""
+        settings: dict[str, Any] = self.description()["settings"]
+        return settings | (self.groundings()[self.boxes_of] if self.boxes_of is not None else {})
 
     def close(self) -> None:
         """Let others write; the store is done with, or its end does the same."""
@@ -216,12 +227,11 @@ class Store(Shards):
 
     def _require(self, settings: Settings) -> None:
         mine = self.description()["settings"]
-        for name in sorted({*mine, *settings}):
-            if mine.get(name) != settings.get(name):
-                raise UserError(
-                    f"{self.url} was made with {name} = {mine.get(name)!r}, not {settings.get(name)!r}: "
-                    "a store holds rows of one making; use the same setting or another --out"
-                )
+        if name := difference(mine, settings):
+            raise UserError(
+                f"{self.url} was made with {name} = {mine.get(name)!r}, not {settings.get(name)!r}: "
+                "a store holds rows of one making; use the same setting or another --out"
+            )
 
 
 def open_store(url: str) -> Store:

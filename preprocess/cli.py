@@ -15,8 +15,8 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.bench import bench
 from macco.preprocess.checking_graphs import import_graphs
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
-from macco.preprocess.options import with_options
-from macco.preprocess.regrounding import reground_store
+from macco.preprocess.options import given_options, with_options
+from macco.preprocess.regrounding import refuse_others, reground_store
 from macco.preprocess.store_commands import (
     Out,
     StorePath,
@@ -45,6 +45,7 @@ app = console.app("Image-caption shards in, a concept store out; then SQL over i
 @app.command()
 @with_options
 def extract(
+    context: typer.Context,
     out: Out,
     shards: Annotated[
         list[str] | None,
@@ -118,13 +119,12 @@ def extract(
     from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
-    if graphs is not None:
-        config = config.with_graphs(graphs)
     if reground:
-        if (shards, manifest, graphs) != (None, None, None):
-            raise UserError("--reground is of the store: leave --shards, --manifest and --graphs out")
+        refuse_others(given_options(context))
         reground_store(out, as_, config, run)
         return
+    if graphs is not None:
+        config = config.with_graphs(graphs)
     if as_ is not None:
         raise UserError("--as names the boxes of --reground, which is not given")
     if (shards is None) == (manifest is None):

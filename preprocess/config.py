@@ -1,10 +1,12 @@
 """Settings of an extraction. Each stands here once: its name, default and help are those of its option, too."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.settings import difference
 
+GROUNDING: Final = ("detector", "dtype", "box_threshold", "nms_iou", "max_boxes")  # settings that shape boxes
 DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes: GroundingDINO's own default
 
 
@@ -49,13 +51,18 @@ class ExtractConfig(Compute, Parsing):
 
     def settings(self) -> dict[str, Any]:
         """What store.json records: the fields that shape rows, and the fingerprints of both models."""
-        from macco.preprocess.detectors import detector_fingerprint
         from macco.preprocess.graph.parsers import parser_fingerprint
 
         shaping = {name: value for name, value in asdict(self).items() if name not in asdict(Compute())}
         shaping["parser_fingerprint"] = parser_fingerprint(self.parser)
-        shaping["detector_fingerprint"] = detector_fingerprint(self.detector)
-        return shaping
+        return shaping | self.grounding_settings()
+
+    def grounding_settings(self) -> dict[str, Any]:
+        """Those of them that shape boxes, by which a further set of these is told."""
+        from macco.preprocess.detectors import detector_fingerprint
+
+        shaping = {name: getattr(self, name) for name in GROUNDING}
+        return shaping | {"detector_fingerprint": detector_fingerprint(self.detector)}
 
     @classmethod
     def from_settings(
@@ -78,7 +85,12 @@ class ExtractConfig(Compute, Parsing):
                 raise UserError(f"store.json has {name} = {value!r}, which is no {kind.__name__}")
         own = str(mine.get("detector", ""))
         if detector is not None and detector != own:
-            raise UserError(f"the store was made with --detector {own!r}, not {detector!r}")
+            from macco.preprocess.detectors import detector_fingerprint
+
+            asked = {"detector": detector, "detector_fingerprint": detector_fingerprint(detector)}
+            if difference({name: settings.get(name) for name in asked}, asked):
+                raise UserError(f"the store was made with --detector {own!r}, not {detector!r}")
+            mine["detector"] = detector
         if detector is None and own.startswith("groundingdino:") and "@" in own:
             raise UserError(
                 f"store.json names {own.rpartition('@')[2]}, a program that would be run: if you trust it, "
@@ -101,6 +113,18 @@ class ExtractConfig(Compute, Parsing):
 
         if self.rules not in ("repaired", "original"):
             raise UserError(f"--rules is {self.rules!r}: choose repaired or original")
+        self._check_values()
+        check_parser(self.parser)
+        check_detector(self.detector)
+
+    def check_grounding(self) -> None:
+        """The same of what shapes boxes: nothing is parsed."""
+        from macco.preprocess.detectors import check_detector
+
+        self._check_values()
+        check_detector(self.detector)
+
+    def _check_values(self) -> None:
         if self.dtype not in ("fp32", "bf16"):
             raise UserError(f"--dtype is {self.dtype!r}: choose fp32 or bf16")
         for name in ("box_threshold", "nms_iou"):
@@ -111,8 +135,6 @@ class ExtractConfig(Compute, Parsing):
         for name in ("max_boxes", "max_caption_chars", "max_pixels", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it is at least 1")
-        check_parser(self.parser)
-        check_detector(self.detector)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,12 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 
+def given_options(context: typer.Context) -> set[str]:
+    """The names of the options that the user gave to a command."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let typer see the fields, which are Annotated[type, help]; the command gets dataclasses, built of them."""
     parameters: list[inspect.Parameter] = []

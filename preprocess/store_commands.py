@@ -32,7 +32,7 @@ def status(
 
     store = Store.open(path)
     show(overview(store), as_json)
-    store.require_whole()
+    store.require_whole(all_boxes=True)
 
 
 def verify(
@@ -47,17 +47,16 @@ def verify(
 ) -> None:
     """Read every row, and hold it against the records: what is missing, cut short, copied, or of no shard."""
     from macco.pipeline.store import Store
+    from macco.preprocess.look.verify import sets_not_whole, take_out
     from macco.preprocess.look.verify import verify as check
 
     store = Store.open(path)
     found = check(store)
     show(found, as_json)
-    if found["not whole"] and drop:
-        with closing(Store.create(path, store.description()["settings"])) as own:
-            own.drop([*found["not whole"]])
-        print(f"{len(found['not whole'])} shards taken out", file=sys.stderr)
-    elif found["not whole"]:
-        raise typer.Exit(1)
+    if found["not whole"] or sets_not_whole(found):
+        if not drop:
+            raise typer.Exit(1)
+        print(take_out(store, found), file=sys.stderr)
 
 
 def stats(
@@ -74,7 +73,7 @@ def stats(
     from macco.pipeline.store import Store
     from macco.preprocess.look.stats import stats as overview
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     show(overview(store, threshold=threshold, top=top), as_json)
     if line := few_boxes(store, threshold):
         print(line, file=sys.stderr)
@@ -127,7 +126,7 @@ def sql(
 
     store = Store.open(path)
     if detector is not None:
-        store.choose_boxes(detector)
+        store.choose_boxes(detector, looking=True)
     if write_views:
         store.write_views()
     if query is not None:
@@ -135,8 +134,9 @@ def sql(
     elif not write_views and out is None and sys.stdin.isatty():
         shell(store, format, read_only=read_only)
     elif not write_views:
-        read(store, sys.stdin.read(), format, out, read_only=read_only)
-    store.require_whole()
+        query = sys.stdin.read()
+        read(store, query, format, out, read_only=read_only)
+    store.require_whole(all_boxes="all_boxes" in (query or "all_boxes").lower())
 
 
 def score(
@@ -153,7 +153,7 @@ def score(
     from macco.pipeline.store import Store
     from macco.preprocess.look.score import score as compare
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     result = compare(store, truth, threshold, iou)
     rows = {
         name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
@@ -179,7 +179,7 @@ def compare(
     from macco.preprocess.look.compare import as_rows
     from macco.preprocess.look.compare import compare as beside
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     show(as_rows(beside(store, tsv, threshold, iou)), as_json)
     store.require_whole()
 
@@ -205,7 +205,7 @@ def view(
     from macco.pipeline.store import Store
     from macco.preprocess.look.view import write_page
 
-    store = Store.open(path).choose_boxes(detector)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     count = write_page(store, out, where=where, limit=limit, threshold=threshold)
     print(f"{count} images in {out}")
     store.require_whole()

@@ -158,7 +158,7 @@ def serve(
     if not runs and url is None:
         raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
     threshold = first.masks.box_score if first else 0.35
-    chosen = first.data.detector if first and first.data.store == url else ""
+    chosen = (first.data.detector or Store.open(url).detector) if first and first.data.store == url else ""
     with closing(Gallery(Store.open(url).choose_boxes(chosen))) if url else nullcontext() as gallery:
         if gallery is not None:
             gallery.start()

@@ -144,6 +144,8 @@ def require_same(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
     old, new = flat(values(saved)), flat(values(config))
     for key in old:
         if key not in FREE and old[key] != new[key]:
+            if key == "data.detector" and {old[key], new[key]} == {"", _own_boxes(config)}:
+                continue
             raise UserError(
                 f"{run} was begun with {key} = {old[key]!r}, not {new[key]!r}: "
                 "go on with the same, or choose another --out"
@@ -162,6 +164,16 @@ def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key} is a setting of another objective: {config.objective} has its own, {own}.*; leave it out"
             )
+
+
+def _own_boxes(config: TrainConfig) -> str | None:
+    """What the boxes are called that a configuration means which names nobody's."""
+    from macco.pipeline.store import Store  # which settings do without
+
+    try:
+        return Store.open(config.data.store).detector
+    except UserError:
+        return None
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

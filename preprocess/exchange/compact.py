@@ -13,7 +13,7 @@ def compact(store: Store, out: str | None = None) -> Store:
     Every row stays as it is, and the store can be extended as before. A kill leaves a store whole, and of a new one no
     store. Raises UserError if anything is at `out`, or where nothing can be written.
     """
-    store.require_whole()
+    store.require_whole(all_boxes=out is not None)
     settings = store.description()["settings"]
     if out is None:
         with closing(Store.create(store.url, settings)) as own:

@@ -101,7 +101,6 @@ def _card(
 ) -> str:
     from importlib.metadata import version
 
-    description = store.description()
     header = {
         "license": "other",
         "pretty_name": f"Compositional concepts of {', '.join(datasets) or 'nothing'}",
@@ -119,7 +118,7 @@ def _card(
         counts="\n".join(f"| {name} | {count:,} |" for name, count in counts.items()),
         threshold=f"{threshold:g}",
         detector=without_folders(store.boxes_of or store.detector),
-        settings=yaml.safe_dump(without_folders(description["settings"]), sort_keys=False),
+        settings=yaml.safe_dump(without_folders(store.made_with), sort_keys=False),
         licences="\n".join(f"- `{name}`: {licence(name)}" for name in datasets),
         columns="\n".join(_meanings(name, COLUMNS[name]) for name in rows),
     )

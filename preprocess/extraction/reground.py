@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -20,30 +20,48 @@ from macco.preprocess.detectors import Detections, Detector, Lookup
 from macco.preprocess.detectors.detector import held
 from macco.preprocess.extraction.tables import image_names
 
-SHAPING: Final = ("detector", "detector_fingerprint", "dtype", "box_threshold", "nms_iou", "max_boxes")
 CHUNK: Final = 128  # images grounded together
 
 Row = dict[str, Any]
 
 
-def set_name(detector: str, given: str | None, own: str) -> str:
-    """What a further set of boxes is called: as given, or after the detector's last name."""
-    name = given or re.sub(
-        r"[^A-Za-z0-9._-]+", "-", detector.rstrip("/").rpartition("/")[2].rpartition(":")[2]
-    )
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", name):
-        raise UserError(f"--as is {name!r}: letters, digits, . _ and - make a name, 80 at most")
-    if name == own:
+_FILE: Final = re.compile(r"\.(json|parquet|pth)$", re.IGNORECASE)  # endings of files, of ours among them
+
+
+def set_name(detector: str, given: str | None, own: str, sets: Collection[str]) -> str:
+    """What a further set of boxes is called: as given, or after the detector's last name, of a file its stem.
+
+    own: what the store's own boxes are called; `sets`: the names of others that there are. Raises UserError for a name
+    that is none, or another's but for capitals: on some file systems their files would be one's.
+    """
+    name = given or _last_name(detector)
+    if name in sets:
+        return name
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", name) or _FILE.search(name):
+        raise UserError(
+            f"--as is {name!r}: letters, digits, . _ and - make a name, 80 at most, and it does not end as a file's"
+        )
+    if name.casefold() == own.casefold():
         raise UserError(f"{name!r} is what the store's own boxes are called: give others a name with --as")
+    if alike := [one for one in sets if one.casefold() == name.casefold()]:
+        raise UserError(
+            f"{name!r} differs from {alike[0]!r} by capitals alone: choose another name with --as"
+        )
     return name
+
+
+def _last_name(detector: str) -> str:
+    weights = detector.partition("@")[0].rstrip("/")  # what follows says how these are read
+    name = _FILE.sub("", weights.rpartition("/")[2].rpartition(":")[2])
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
 
 
 def begin(store: Store, name: str, config: ExtractConfig) -> list[str]:
     """Begin a set of boxes, or go on with it; returns the shards that it lacks. Raises UserError where it may not."""
     if config.detector == "none":
         raise UserError("--reground asks for boxes, and --detector none makes none")
-    settings = config.settings()
-    store.begin_grounding(name, {key: settings[key] for key in SHAPING})
+    settings = config.grounding_settings()
+    store.begin_grounding(name, settings)
     return sorted(store.committed() - store.grounded(name))
 
 
@@ -85,14 +103,6 @@ def reground(detector: Detector, store: Store, shard: str, name: str) -> dict[st
     }
     store.put_boxes(name, shard, pa.Table.from_pylist(rows, schema=BOXES), record)
     return {OK: total}
-
-
-def counts_of(store: Store, name: str) -> Counter[str]:
-    """What could not be asked of a set's detector, over all shards."""
-    found: Counter[str] = Counter()
-    for shard in store.grounded(name):
-        found.update(store.boxes_record(name, shard).get("counts", {}))
-    return found
 
 
 def _images(store: Store, shard: str) -> Iterator[_Seen]:

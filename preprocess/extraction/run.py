@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.groundings import GROUNDINGS
 from macco.pipeline.merge import put_together
 from macco.pipeline.metrics import Sinks
 from macco.pipeline.schema import TABLES
@@ -57,9 +58,12 @@ def reground_shards(store: Store, name: str, config: ExtractConfig, run: RunConf
     lacking = begin(store, name, config)
     records = store.records()
     jobs = [Job(_known(shard, records[shard]), boxes=name) for shard in lacking]
-    summary = _run(store, jobs, len(records) - len(jobs), config, changed(run, parse_workers=0), ())
-    store.write_views()
-    return summary
+    try:
+        return _run(store, jobs, len(records) - len(jobs), config, changed(run, parse_workers=0), ())
+    finally:
+        store.sweep(f"{GROUNDINGS}/{name}")
+        store.index_boxes(name)
+        store.write_views()
 
 
 def _known(name: str, record: Mapping[str, Any]) -> Shard:

@@ -1,6 +1,8 @@
 """How far a store is, and what failed."""
 
 import json
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from macco.pipeline.commits import PACKS, Commits
@@ -45,11 +47,8 @@ def status(store: Store) -> dict[str, Any]:
         ],
         "settings": store.description()["settings"],
     }
-    if store.groundings():
-        found["boxes"] = {
-            name: {"shards": len(store.grounded(name) & {*commits.shards}), **settings}
-            for name, settings in store.groundings().items()
-        }
+    if sets := _sets(store, there):
+        found["boxes"] = sets
     if asked:
         found["counts"] = asked
     if commits.damaged:
@@ -57,6 +56,24 @@ def status(store: Store) -> dict[str, Any]:
     if commits.foreign:
         found["files of no shard"] = [*commits.foreign[:SHOWN]]
     return found
+
+
+def _sets(store: Store, shards: Collection[str]) -> dict[str, Any]:
+    """The further sets of boxes: their shards, settings, what their detector could not do, and what is not whole."""
+    found: dict[str, Any] = {
+        name: {"shards": 0, "not whole": why} for name, why in store.unreadable().items()
+    }
+    for name, settings in store.groundings().items():
+        grounded = store.grounding(name)
+        asked: Counter[str] = Counter()
+        for one in grounded.shards.values():
+            asked.update(one)
+        found[name] = {"shards": len(grounded.shards.keys() & shards), **settings}
+        if asked:
+            found[name]["counts"] = dict(sorted(asked.items()))
+        if grounded.damaged:
+            found[name]["not whole"] = dict(sorted(grounded.damaged.items())[:SHOWN])
+    return dict(sorted(found.items()))
 
 
 def counts(store: Store, commits: Commits) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """Whether a store is whole: every file is read, and held against the records."""
 
 from collections import defaultdict
+from collections.abc import Collection
+from contextlib import closing
 from typing import Any, Final
 
 import duckdb
@@ -10,8 +12,9 @@ import pyarrow.parquet as pq
 
 from macco.pipeline.commits import Commits
 from macco.pipeline.errors import UserError
+from macco.pipeline.groundings import GROUNDINGS
 from macco.pipeline.query import connect, reason
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import BOXES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.views import scan
 
@@ -38,14 +41,57 @@ def verify(store: Store) -> dict[str, Any]:
         for file, shards in files.items():
             damaged |= _file(store, connection, commits, file, shards)
     rows = pc.sum(commits.core["samples"]).as_py() or 0  # a record may not say how many
-    return {
+    whole = {*commits.shards} - damaged.keys()
+    sets = {name: _boxes(store, name, whole) for name in store.groundings()}
+    found = {
         "store": store.url,
         "shards": commits.core.num_rows + len(commits.damaged),
-        "files": len(files) * len(TABLES),
+        "files": len(files) * len(TABLES) + sum(one["shards"] for one in sets.values()),
         "samples": rows,
         "not whole": dict(sorted(damaged.items())),
         "files of no shard": list(commits.foreign),
     }
+    sets |= {name: {"shards": 0, "not whole": {"all": why}} for name, why in store.unreadable().items()}
+    return found | ({"boxes": dict(sorted(sets.items()))} if sets else {})
+
+
+def sets_not_whole(found: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """What of further sets of boxes `verify` found not to be whole, by their names."""
+    return {name: one["not whole"] for name, one in found.get("boxes", {}).items() if one["not whole"]}
+
+
+def take_out(store: Store, found: dict[str, Any]) -> str:
+    """Remove what `verify` found not to be whole; returns a line that says what that was."""
+    sets = sets_not_whole(found)
+    with closing(Store.create(store.url, store.description()["settings"])) as own:
+        own.drop([*found["not whole"]])
+        for name, shards in sets.items():
+            own.drop_grounding(name, shards)
+        own.write_views()
+    also = [f"{len(shards)} of the boxes {name}" for name, shards in sets.items()]
+    return f"{', '.join([str(len(found['not whole'])), *also])} shards taken out"
+
+
+def _boxes(store: Store, name: str, shards: Collection[str]) -> dict[str, Any]:
+    """What is wrong with a further set of boxes, every row of which is read."""
+    found = store.grounding(name)
+    damaged = dict(found.damaged)
+    for shard in found.shards:
+        place = f"{GROUNDINGS}/{name}/{shard}.parquet"
+        try:
+            data = store.read(place)
+        except OSError as error:
+            raise UserError(f"{store.url} cannot be read now: {error}") from error
+        try:
+            table = pq.read_table(pa.BufferReader(data), schema=BOXES)
+        except (pa.ArrowException, OSError) as error:
+            damaged[shard] = f"{place} cannot be read ({str(error).splitlines()[0]})"
+            continue
+        if shard in shards:  # the concepts of others are not whole
+            known = store.table("concepts", shard)["concept_id"].combine_chunks()
+            if not pc.all(pc.is_in(table["concept_id"], known)).as_py():
+                damaged[shard] = f"{place} has boxes of no concept"
+    return {"shards": len(found.shards) + len(found.damaged), "not whole": dict(sorted(damaged.items()))}
 
 
 def _file(

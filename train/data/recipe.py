@@ -32,11 +32,6 @@ class Recipe(ABC):
     masks: MaskConfig = field(default_factory=MaskConfig)  # by whose kinds and score samples are selected
 
     @property
-    def reads_boxes(self) -> bool:
-        """Whether batches depend on the store's boxes."""
-        return False
-
-    @property
     def box_score(self) -> float | None:
         """The least score of the image's boxes that samples bring; None: they bring none."""
         return None

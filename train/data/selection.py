@@ -68,6 +68,11 @@ class Selection:
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
         return cls(tuple(ordered), masked_kinds(masks), keep, masks.denied)
 
+    @property
+    def drops_by_boxes(self) -> bool:
+        """Whether which samples or concepts stay depends on the store's boxes."""
+        return self.keep == "box" or len(self.at("boxes")) > 1  # than the masks' own
+
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""
         return [clause.sql for clause in self.clauses if clause.level == level] or ["true"]

@@ -23,6 +23,7 @@ from macco.pipeline.views import scan
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
 from macco.train.data.batch import Batch
+from macco.train.data.detector import detector_of
 from macco.train.data.loader import Loader, LoaderPlan, open_loader
 from macco.train.distributed import ranks
 from macco.train.distributed.processes import joined
@@ -51,24 +52,28 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
     device = choose_device(config.device)
     if not config.data.store:
         raise UserError("no store to train on: give --store STORE")
-    opened = Store.open(config.data.store).choose_boxes(
-        config.data.detector
-    )  # before any weights are fetched
+    opened = Store.open(config.data.store)
+    begun = checkpoint.path(run, checkpoint.LATEST).is_file()
+    objective = load_objective(config)
+
+    def whose(store: Store, where: str) -> str:
+        chosen = detector_of(store, config, where, reads_boxes=bool(objective.without_boxes))
+        return chosen or (store.detector if begun else "")  # none was named when others were not there yet
+
+    opened.choose_boxes(whose(opened, config.data.where))  # before any weights are fetched
     with joined(device):
         lead = ranks.rank() == 0
         say = log if lead else lambda line: None
-        begun = checkpoint.path(run, checkpoint.LATEST).is_file()
         if begun:
             _refuse_longer(saved_config(run), config, run)
             require_same(saved_config(run), config, run)
-        start, objective = load_start(config.model, config.seed), load_objective(config)
+        start = load_start(config.model, config.seed)
         model = build_model(objective, start.model, device)
 
         def loader_of(store: str, where: str) -> Loader[Any]:
             exclude = config.data.exclude if store == config.data.store else ""
-            data = replace(config.data, store=store, where=where, exclude=exclude)
-            if store != config.data.store and not Store.open(store).groundings():
-                data = replace(data, detector="")  # it has its own alone
+            detector = whose(Store.open(store), where)
+            data = replace(config.data, store=store, where=where, exclude=exclude, detector=detector)
             recipe = objective.recipe(model, start.tokenizer, data, device, say)
             return open_loader(data, recipe, seed=config.seed, log=say)
 
@@ -80,7 +85,7 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
             raise UserError(
                 f"validation.best is {v.best!r}, but there are no validation.benchmarks: name one"
             )
-        for line in warnings(loader.plan, opened) if lead else ():
+        for line in warnings(loader.plan, opened, objective.without_boxes) if lead else ():
             print(line, file=sys.stderr)
         state = State(objective, model, config.steps or max(1, round(config.epochs * len(loader))))
         if begun:
@@ -118,10 +123,12 @@ def _refuse_longer(old: TrainConfig, new: TrainConfig, run: Path) -> None:
     )
 
 
-def warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
-    """What a user should know of the boxes and of the other captions that batches depend on."""
-    boxes = plan.recipe.reads_boxes
-    if boxes and (line := few_boxes(store, plan.recipe.masks.box_score)):
+def warnings(plan: LoaderPlan, store: Store, without_boxes: str) -> Iterator[str]:
+    """What a user should know of the boxes and of the other captions that batches depend on.
+
+    without_boxes: see `Objective`.
+    """
+    if without_boxes and (line := few_boxes(store, plan.recipe.masks.box_score, without=without_boxes)):
         yield line
     if plan.recipe.reads_siblings:
         with_others, there = _siblings(plan, store)
@@ -130,10 +137,10 @@ def warnings(plan: LoaderPlan, store: Store) -> Iterator[str]:
                 f"warning: {with_others:,} of {there:,} captions have another of their image, or a paraphrase; the "
                 "rest is in no term that reads one: loosen --where, or see: macco-train import-texts"
             )
-    if store.description()["settings"].get("detector") == "none":
+    if store.made_with.get("detector") == "none":
         return
-    if boxes and not _any_box(plan, store):
-        yield "warning: no box is left to train on, and no patch will be masked: loosen --where or masks.box_score"
+    if without_boxes and not _any_box(plan, store):
+        yield f"warning: no box is left to train on, and {without_boxes}: loosen --where or masks.box_score"
 
 
 def _any_box(plan: LoaderPlan, store: Store) -> bool:

@@ -88,6 +88,11 @@ class Objective(ABC, Generic[M, B]):
     def model(self, clip: nn.Module) -> M:
         """The CLIP with what the objective adds, on the CPU. Draws from PyTorch's generator."""
 
+    @property
+    def without_boxes(self) -> str:
+        """What becomes of an image without boxes; empty where batches do not depend on the store's boxes."""
+        return ""
+
     def first(self) -> int:
         """Steps, before all others, in which only what is new learns."""
         return 0

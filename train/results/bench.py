@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -12,6 +13,7 @@ from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
+from macco.train.data.detector import detector_of
 from macco.train.data.loader import open_loader
 from macco.train.distributed.processes import joined
 from macco.train.loop.state import State, build_model
@@ -36,8 +38,11 @@ def measure(config: TrainConfig, steps: int, pairs: int, log: Log) -> dict[str, 
         if device.type == "cuda":
             log(f"peak memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
         if config.data.store:
-            recipe = objective.recipe(model, start.tokenizer, config.data, device, log)
-            loader = open_loader(config.data, recipe, seed=config.seed, log=log)
+            store, reads = Store.open(config.data.store), bool(objective.without_boxes)
+            detector = detector_of(store, config, config.data.where, reads_boxes=reads)
+            data = replace(config.data, detector=detector)
+            recipe = objective.recipe(model, start.tokenizer, data, device, log)
+            loader = open_loader(data, recipe, seed=config.seed, log=log)
             batches = (batch for _ in range(WARM_UP + steps) for batch in islice(loader, 1))
             found["loader"] = _rate(lambda: next(batches), steps, config.data.batch_size, device)
             pairs = pairs or len(loader.plan.index)

@@ -14,6 +14,7 @@ from macco.pipeline.published import fingerprint, licence, without_folders
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.train.config import TrainConfig, groups
+from macco.train.data.detector import own_boxes
 from macco.train.evaluation.report import number, table
 from macco.train.layers import values
 from macco.train.results.product import export_run
@@ -207,7 +208,7 @@ def _data(config: TrainConfig) -> tuple[str, list[str]]:
     name = without_folders(config.data.store)
     chosen = f"Chosen by `{config.data.where}`." if config.data.where else "All of its usable captions."
     try:
-        store = Store.open(config.data.store).choose_boxes(config.data.detector)
+        store = Store.open(config.data.store).choose_boxes(own_boxes(config))
         with connect(store) as connection:
             samples, images = connection.execute(
                 "SELECT count(*) FILTER (status = 'ok'), count(DISTINCT (dataset, shard, key)) FROM samples"
@@ -221,7 +222,7 @@ def _data(config: TrainConfig) -> tuple[str, list[str]]:
     except UserError:
         lost = f"The concept store `{name}`, which cannot be opened where this card was written. {chosen}"
         return lost, ["- the store's captions and images, and the models that annotated them: not known here"]
-    settings = store.description()["settings"]
+    settings = store.made_with
     lines = table(["", ""], [[what, f"{n:,}"] for what, n in (counts | {"boxes": boxes}).items()])
     made = yaml.safe_dump(without_folders(settings), sort_keys=False)
     said = [

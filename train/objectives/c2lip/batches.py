@@ -30,10 +30,6 @@ class PhrasePairs(Recipe):
     patch_size: int
     boxes: bool  # phrases come with the patches that their boxes touch
 
-    @property
-    def reads_boxes(self) -> bool:
-        return self.boxes
-
     def __post_init__(self) -> None:
         if self.boxes and self.image_size % self.patch_size:
             raise UserError(f"patches of {self.patch_size} pixels do not divide images of {self.image_size}")

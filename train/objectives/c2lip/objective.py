@@ -27,6 +27,10 @@ class C2lipObjective(PairObjective[C2lipModel, PhraseBatch]):
         c2lip: C2lipConfig = self.config.c2lip
         return c2lip
 
+    @property
+    def without_boxes(self) -> str:
+        return "a phrase attends to all patches of its image" if self.c2lip.boxes else ""
+
     def model(self, clip: nn.Module) -> C2lipModel:
         return C2lipModel(clip, self.c2lip)
 

@@ -36,10 +36,6 @@ class RegionPairs(Recipe):
     features: str | None = None  # a folder that `features.make_features` filled
 
     @property
-    def reads_boxes(self) -> bool:
-        return self.regions.kind == "boxes"
-
-    @property
     def box_score(self) -> float | None:
         return self.regions.box_score if self.features is None and self.regions.kind == "boxes" else None
 

@@ -33,6 +33,10 @@ class JointObjective(Objective[JointModel, RegionBatch]):
         joint: JointConfig = self.config.joint
         return joint
 
+    @property
+    def without_boxes(self) -> str:
+        return "an image is one region, the whole of it" if self.joint.regions == "boxes" else ""
+
     def model(self, clip: nn.Module) -> JointModel:
         model = JointModel(clip, self.config.objective, self.joint)
         model.train()  # pretrained weights come in evaluation mode

@@ -25,10 +25,6 @@ class MaskedPairs(Recipe):
 
     patch_size: int
 
-    @property
-    def reads_boxes(self) -> bool:
-        return not self.masks.random
-
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
             raise UserError(f"patches of {self.patch_size} pixels do not divide images of {self.image_size}")

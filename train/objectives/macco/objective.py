@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from macco.train.config import DataConfig
+from macco.train.data.detector import own_boxes
 from macco.train.data.loader import open_loader
 from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
@@ -31,6 +32,10 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         """The objective's own settings."""
         method: Method = self.config.method
         return method
+
+    @property
+    def without_boxes(self) -> str:
+        return "" if self.config.masks.random else "no patch will be masked"
 
     def model(self, clip: nn.Module) -> Macco:
         return Macco(clip, self.method)
@@ -80,7 +85,7 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         found = checkpoint.load(run, checkpoint.LATEST)["model"]
         new = {name: found[name] for name in model.state_dict() if not name.startswith("clip.")}
         model.load_state_dict(new, strict=False)
-        data = replace(self.config.data, batch_size=count, workers=0)
+        data = replace(self.config.data, batch_size=count, workers=0, detector=own_boxes(self.config))
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
         return reconstruct(model, next(iter(loader)).to(cpu), start.tokenizer)

@@ -147,7 +147,7 @@ def test_captions_without_another_are_counted_and_said(store: Store, t5: str, tm
 
     def lines(url: str, where: str = "") -> list[str]:
         data = DataConfig(store=url, batch_size=4, workers=0, where=where)
-        return list(warnings(open_loader(data, recipe, log=quiet).plan, Store.open(url)))
+        return list(warnings(open_loader(data, recipe, log=quiet).plan, Store.open(url), ""))
 
     assert lines(store.url) == []
     (line,) = lines(store.url, "caption_id = 0")
