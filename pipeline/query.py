@@ -12,7 +12,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import Folder
 from macco.pipeline.groundings import all_boxes_sql, boxes_sql
 from macco.pipeline.readonly import seal
-from macco.pipeline.schema import NEGATIVES, TABLES
+from macco.pipeline.schema import TABLES, TEXTS
 from macco.pipeline.store import Store
 from macco.pipeline.tags import view_sql
 from macco.pipeline.views import (
@@ -21,8 +21,8 @@ from macco.pipeline.views import (
     VIEWS,
     literal,
     made_of,
-    negatives_files,
     shards_sql,
+    text_files,
     view_files,
     views,
 )
@@ -83,10 +83,11 @@ def _make_views(
         if "shards" in names:
             connection.execute(shards_sql("loose", packs))
         denied = store.description()["schema_version"] > 1
-        negatives = NEGATIVES in names and bool(store.names(".parquet", NEGATIVES))
-        connection.execute("SET VARIABLE negatives_files = ?", [negatives_files(store.url)])
+        texts = [name for name in TEXTS if name in names and store.names(".parquet", name)]
+        for name in texts:
+            connection.execute(f"SET VARIABLE {name}_files = ?", [text_files(store.url, name)])
         partly = bool(commits.partly)
-        connection.execute(views(names, partly=partly, denied=denied, empty=not files, negatives=negatives))
+        connection.execute(views(names, partly=partly, denied=denied, empty=not files, texts=texts))
         _choose_boxes(connection, store, commits, names)
     except duckdb.Error as error:
         raise UserError(f"cannot read the tables of {store.url}: {reason(error)}") from error

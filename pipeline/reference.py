@@ -56,6 +56,18 @@ _COLUMNS: Final = {
         "negative": "the hard negative",
         "caption": "the caption that it was made of",
     },
+    "units": {
+        "unit": "0-based among those of its caption",
+        "kind": "`entity`, an object with its adjectives, or `relation`, one with its ends",
+        "text": "the unit in words",
+        "foil_kind": "what was changed, or `imported`; null where it has no foil",
+        "foil": "the unit made wrong; null where it has none",
+        "caption": "the caption that it was made of",
+    },
+    "paraphrases": {
+        "paraphrase": "a caption that says the same",
+        "caption": "the caption of the source",
+    },
     "shards": {
         "samples": "number of its rows",
         "concepts": "number of its rows (spans)",
@@ -88,6 +100,10 @@ _MEANINGS: Final = {
     "images": "One row per image, with what its captions hold together.",
     "negatives": "One row per hard negative, beside the caption that it was made of. Empty before "
     "`macco-train negatives` or an import made any.",
+    "units": "One row per foil of a unit, a part of a caption; one row for a unit without any. Empty before "
+    "`macco-train units` or an import made any.",
+    "paraphrases": "One row per caption that says the same as that of the source. Empty before `macco-train "
+    "import-texts` brought any.",
     "shards": "One row per committed shard: its record.",
     "tags": "One row per tag of a sample.",
 }
@@ -127,7 +143,7 @@ def empty() -> duckdb.DuckDBPyConnection:
     for name, table in (("loose", INDEX.empty_table()), ("tags", TAGS.empty_table())):
         connection.register(name, table)
     connection.execute(shards_sql("loose", []))
-    connection.execute(views(partly=False, empty=True, negatives=False))
+    connection.execute(views(partly=False, empty=True, texts=()))
     connection.execute(all_boxes_sql("", "", {}, "boxes"))
     return connection
 

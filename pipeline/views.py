@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from string import Template
 from typing import Final
 
-from macco.pipeline.schema import NEGATIVES, TABLES
+from macco.pipeline.schema import NEGATIVES, PARAPHRASES, TABLES, TEXTS, UNITS
 
 # The objects whose boxes a row of `concepts` has: an object its own, an attribute its owner's, a relation both ends'.
 GROUNDS: Final = (
@@ -40,8 +40,8 @@ CREATE OR REPLACE TEMP VIEW shards AS
         FROM read_parquet($packs, filename = true, hive_partitioning = false)) SEMI JOIN committed USING (shard, file);
 """)
 
-_NEGATIVES = Template("""\
-SET VARIABLE negatives_files = (
+_TEXT_FILES = Template("""\
+SET VARIABLE ${table}_files = (
     SELECT CASE WHEN count(*) = 0 THEN $none ELSE $pattern END FROM glob($pattern));
 """)
 
@@ -143,6 +143,16 @@ CREATE OR REPLACE TEMP VIEW negatives AS
     SELECT n.sample_id, s.dataset, s.shard, s.key, s.caption_id, n.kind, n.caption AS negative, s.caption
     FROM ($negatives) n JOIN samples s ON s.sample_id = n.sample_id;
 
+-- Parts of captions with foils of their own; none where none were made or imported.
+CREATE OR REPLACE TEMP VIEW units AS
+    SELECT u.sample_id, s.dataset, s.shard, s.key, s.caption_id, u.unit, u.kind, u.text, u.foil_kind, u.foil, s.caption
+    FROM ($units) u JOIN samples s ON s.sample_id = u.sample_id;
+
+-- Captions that say the same as those of the source; none where none were imported.
+CREATE OR REPLACE TEMP VIEW paraphrases AS
+    SELECT p.sample_id, s.dataset, s.shard, s.key, s.caption_id, p.caption AS paraphrase, s.caption
+    FROM ($paraphrases) p JOIN samples s ON s.sample_id = p.sample_id;
+
 -- The boxes of what has this lemma: FROM boxes_of('dog').
 CREATE OR REPLACE TEMP MACRO boxes_of(word) AS TABLE SELECT * FROM concept_boxes WHERE lemma = lower(word);
 
@@ -153,13 +163,21 @@ CREATE OR REPLACE TEMP MACRO examples(word, n := 5) AS TABLE
     WHERE c.lemma = lower(word) AND c.part = 0 ORDER BY hash(c.concept_id), c.concept_id LIMIT n;
 """
 
+_TEXT_COLUMNS: Final = {
+    NEGATIVES: {"sample_id": "VARCHAR", "kind": "VARCHAR", "caption": "VARCHAR"},
+    UNITS: {
+        "sample_id": "VARCHAR", "unit": "INTEGER", "kind": "VARCHAR", "text": "VARCHAR", "foil_kind": "VARCHAR",
+        "foil": "VARCHAR",
+    },
+    PARAPHRASES: {"sample_id": "VARCHAR", "caption": "VARCHAR"},
+}  # fmt: skip
 _WORD: Final = re.compile(r"\w+")
 _MADE: Final = re.compile(r"^CREATE OR REPLACE TEMP (?:VIEW|MACRO) (\w+)", re.M)
 # The statement of each, with what is said above it; `all_boxes` and `shards` are made apart.
 _STATEMENTS: Final = {_MADE.findall(text)[0]: text for text in _SQL.strip().split("\n\n")}
 
 # Views and macros over the three tables and the records, in the order of docs/sql.md; `connect` makes `tags`, too.
-VIEWS: Final = (*TABLES, "all_boxes", "concept_boxes", "triplets", "images", NEGATIVES, "shards")
+VIEWS: Final = (*TABLES, "all_boxes", "concept_boxes", "triplets", "images", *TEXTS, "shards")
 MACROS: Final = ("iou", "box_iou")  # of values
 TABLE_MACROS: Final = ("boxes_of", "examples")  # of rows: they stand after FROM
 
@@ -221,9 +239,9 @@ def view_files(root: str, files: Collection[str], table: str) -> list[str]:
     return [_file(root, table, file) for file in files]
 
 
-def negatives_files(root: str) -> str:
-    """A pattern of the files of hard negatives, those that begin with a dot are being written."""
-    return f"{literal(root)}/{NEGATIVES}/[!.]*.parquet"
+def text_files(root: str, table: str) -> str:
+    """A pattern of the files of one of TEXTS, those that begin with a dot are being written."""
+    return f"{literal(root)}/{table}/[!.]*.parquet"
 
 
 def made_of(names: Collection[str]) -> set[str]:
@@ -241,13 +259,13 @@ def views(
     partly: bool,
     denied: bool = True,
     empty: bool = False,
-    negatives: bool = True,
+    texts: Collection[str] = TEXTS,
 ) -> str:
     """The statements that make views and macros, over the table `committed` and a variable of files for each.
 
     names: of those that are made, in any order; what they are made of must be among them.
     partly: files hold rows that are not committed. denied: whether concepts have that column. empty: there are no
-    files; tables `no_samples` and so on say what the columns are. negatives: whether there are files of these.
+    files; tables `no_samples` and so on say what the columns are. texts: those of TEXTS of which there are files.
     """
     tables = {}
     for name in TABLES:
@@ -263,10 +281,12 @@ def views(
         if name == "concepts" and not denied:
             sql = f"SELECT * FROM ({sql}) UNION ALL BY NAME SELECT NULL::BOOLEAN AS denied WHERE false"
         tables[name] = sql
-    # Their rows, or a file of other columns that has none: `read_parquet` must find something.
-    no_row = "SELECT NULL::VARCHAR AS sample_id, NULL::VARCHAR AS kind, NULL::VARCHAR AS caption WHERE false"
-    read = "SELECT * FROM read_parquet(getvariable('negatives_files'), hive_partitioning = false)"
-    tables[NEGATIVES] = f"{read} UNION ALL BY NAME {no_row}" if negatives else no_row
+    for name, columns in _TEXT_COLUMNS.items():  # what made them may have left columns out
+        no_row = (
+            f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns.items())} WHERE false"
+        )
+        read = f"SELECT * FROM read_parquet(getvariable('{name}_files'), hive_partitioning = false)"
+        tables[name] = f"{read} UNION ALL BY NAME {no_row}" if name in texts else no_row
     return "\n\n".join(
         Template(statement).substitute(tables) for name, statement in _STATEMENTS.items() if name in names
     )
@@ -286,8 +306,9 @@ def views_sql(root: str) -> str:
     variables = "".join(
         _FILES.substitute(table=f"{name}_files", folder=quote(f"{literal(root)}/{name}/")) for name in TABLES
     )
-    variables += _NEGATIVES.substitute(
-        pattern=quote(negatives_files(root)), none=quote(f"{literal(root)}/concepts/_schema.parquet")
+    none = quote(f"{literal(root)}/concepts/_schema.parquet")  # `read_parquet` must find something
+    variables += "".join(
+        _TEXT_FILES.substitute(table=name, pattern=quote(text_files(root, name)), none=none) for name in TEXTS
     )
     committed = _COMMITTED.substitute(
         shards=quote(f"{literal(root)}/shards/[!.]*.json"),

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from contextlib import closing
-from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,7 +124,7 @@ def extract(
         reground_store(out, as_, config, run)
         return
     if graphs is not None:
-        config = changed(config, parser=f"graphs:{graphs}")
+        config = config.with_graphs(graphs)
     if as_ is not None:
         raise UserError("--as names the boxes of --reground, which is not given")
     if (shards is None) == (manifest is None):

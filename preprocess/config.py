@@ -1,6 +1,6 @@
 """Settings of an extraction. Each stands here once: its name, default and help are those of its option, too."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final
 
 from macco.pipeline.errors import UserError
@@ -25,7 +25,7 @@ class Parsing:
     parser: Annotated[
         str,
         "en_caption (ships with macco) or any installed spaCy pipeline, e.g. en_core_web_sm; graphs:FILE; "
-        "factual:NAME_OR_DIR.",
+        "factual:NAME_OR_DIR; or another package's, NAME or NAME:ARGUMENT.",
     ] = "en_caption"
     rules: Annotated[str, "repaired, or original: SceneGraphParser's plain rules."] = "repaired"
 
@@ -40,7 +40,7 @@ class ExtractConfig(Compute, Parsing):
     detector: Annotated[
         str,
         "tiny (ships with macco), none, boxes:FILE, groundingdino:swint|swinb|FILE.pth, transformers:NAME_OR_DIR; "
-        "see macco-prep models.",
+        "another package's, NAME or NAME:ARGUMENT; see macco-prep models.",
     ] = "tiny"
     dtype: Annotated[str, "fp32 or bf16."] = "fp32"
     box_threshold: Annotated[float, "Keep boxes down to this score; choose a higher one later, in SQL."] = 0.1
@@ -97,6 +97,14 @@ class ExtractConfig(Compute, Parsing):
                 f"give it again with --detector {own}"
             )
         return cls(**mine, **asdict(compute))
+
+    def with_graphs(self, file: str) -> "ExtractConfig":
+        """The same with the graphs of a file for a parser. Raises UserError where another one was asked for."""
+        if self.parser not in (ExtractConfig.parser, f"graphs:{file}"):
+            raise UserError(
+                f"--graphs stands for a parser, and --parser {self.parser} is another: give one of them"
+            )
+        return replace(self, parser=f"graphs:{file}")
 
     def check(self) -> None:
         """Raise UserError for a missing model or an impossible value, before anything is written."""

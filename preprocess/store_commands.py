@@ -13,6 +13,7 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
+Threshold = Annotated[float, typer.Option(min=0, max=1, help="Boxes that score less are left out.")]
 Boxes = Annotated[
     str | None,
     typer.Option(
@@ -61,7 +62,7 @@ def verify(
 def stats(
     path: StorePath,
     threshold: Annotated[
-        float, typer.Option(help="Box score from which an object counts as grounded.")
+        float, typer.Option(min=0, max=1, help="Box score from which an object counts as grounded.")
     ] = DEFAULT_THRESHOLD,
     top: Annotated[int, typer.Option(min=1, help="How many of the commonest lemmas.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -143,10 +144,8 @@ def score(
     truth: Annotated[
         str, typer.Option(help="Folder with concepts/*.parquet and boxes/*.parquet, as `demo` writes.")
     ],
-    threshold: Annotated[
-        float, typer.Option(help="Boxes below this score do not count.")
-    ] = DEFAULT_THRESHOLD,
-    iou: Annotated[float, typer.Option(help="Overlap from which a box is right.")] = 0.5,
+    threshold: Threshold = DEFAULT_THRESHOLD,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which a box is right.")] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     detector: Boxes = None,
 ) -> None:
@@ -169,7 +168,7 @@ def compare(
     path: StorePath,
     tsv: Annotated[Path, typer.Argument(metavar="TSV", help="A MACCO training TSV, such as the authors'.")],
     threshold: Annotated[
-        float, typer.Option(help="Boxes of the store below this score do not count.")
+        float, typer.Option(min=0, max=1, help="Boxes of the store below this score do not count.")
     ] = DEFAULT_THRESHOLD,
     iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one.")] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -193,7 +192,7 @@ def view(
         typer.Option(help="SQL condition on samples, or on concepts or boxes of theirs: \"lemma = 'dog'\"."),
     ] = "true",
     limit: Annotated[int, typer.Option(min=1, help="At most so many images.")] = 24,
-    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     detector: Boxes = None,
 ) -> None:
     """Write a page to look at: images with their boxes, captions with their concepts.
@@ -256,7 +255,7 @@ def serve(
         str | None,
         typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.", show_envvar=True),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Show boxes from this score on.")] = DEFAULT_THRESHOLD,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     detector: Boxes = None,
 ) -> None:
     """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
@@ -318,7 +317,7 @@ def export(
         Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone, hf) to write.")
     ],
     format: Annotated[str, typer.Option(help="coco, fiftyone, macco-tsv or hf.")] = "coco",
-    threshold: Annotated[float, typer.Option(help="Leave boxes below this score out.")] = DEFAULT_THRESHOLD,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     detector: Boxes = None,
 ) -> None:
     """Write a store for others: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV, a Hugging Face dataset.

@@ -2,8 +2,8 @@
 
     python tests/check_vectors.py FILE...
 
-Every size is read from the file's weights and metadata. Exit code 1 where any relative error exceeds 1e-5; 1e-6 in
-a file of attention congruence; 1e-9 in one of another objective's losses (C2LIP, FSC-CLIP, ...).
+Every size is read from the file's weights and metadata. Exit code 1 for a file of other things, and where any relative
+error exceeds 1e-5; 1e-6 in a file of attention congruence; 1e-9 in one of another objective's losses (C2LIP, ...).
 """
 
 import re
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it is in no package
 
@@ -166,8 +167,16 @@ def kind(vectors: Vectors) -> Callable[[Vectors], list[Row]]:
 
 def check(path: Path) -> list[Row]:
     """All comparisons of one file."""
-    vectors = Vectors.read(path)
-    return kind(vectors)(vectors)
+    try:
+        vectors = Vectors.read(path)
+    except (OSError, SafetensorError) as error:
+        raise SystemExit(f"{path} cannot be read as reference vectors: {error}") from error
+    try:
+        return kind(vectors)(vectors)
+    except LookupError as error:
+        raise SystemExit(
+            f"{path} is no file of reference vectors that this check knows: it lacks {error}"
+        ) from error
 
 
 def main(paths: list[str]) -> int:

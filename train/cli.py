@@ -104,7 +104,10 @@ def _resolved(
         for name, value in (("store", store), ("where", where), ("exclude", exclude))
         if value is not None
     }
-    return settings.resolve(*layers, settings.parse(assignments or []), {"data": data})
+    given = settings.parse(assignments or [])
+    config = settings.resolve(*layers, given, {"data": data})
+    settings.require_read(config, given)
+    return config
 
 
 @app.command()

@@ -162,6 +162,20 @@ def _own_boxes(config: TrainConfig) -> str | None:
         return None
 
 
+def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
+    """Raise UserError for a key that the user gives and this run's objective does not read: it is another's.
+
+    Presets and files may hold keys of several objectives; what is given by hand is meant for this run.
+    """
+    own = config.settings.group
+    for key in flat(given):
+        group = key.partition(".")[0]
+        if group in groups() and group != own:
+            raise UserError(
+                f"{key} is a setting of another objective: {config.objective} has its own, {own}.*; leave it out"
+            )
+
+
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Nested layers as one, the later winning."""
     whole: dict[str, Any] = {}

@@ -17,7 +17,8 @@ Nothing is downloaded: a model that is not here raises a UserError with the comm
 from typing import Any
 
 from macco.preprocess.detectors.backends import backend
-from macco.preprocess.detectors.detector import Detections, Detector, Lookup, Settings
+from macco.preprocess.detectors.detector import NEEDED, Detections, Detector, Lookup, Settings
+from macco.preprocess.plugins import having
 
 __all__ = [
     "Detections",
@@ -49,4 +50,7 @@ def load_detector(spec: str = "tiny", *, device: str = "auto", **settings: Any) 
     missing or unfit model, or a device that is not there.
     """
     kind, name = backend(spec)
-    return kind.load(name, device, Settings(**settings))
+    found: Detector = having(
+        kind.load(name, device, Settings(**settings)), NEEDED, f"detector {spec}, as it is loaded,"
+    )
+    return found

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ASKED: Final = "phrases asked"
 CUT: Final = "phrases cut: more tokens than the detector holds"
 WORDLESS: Final = "phrases without a word"
+UNASKED: Final = "boxes of phrases that were not asked: left out"
+OUTSIDE: Final = "boxes beyond their image: left out"
+NEEDED: Final = ("fingerprint", "max_side", "counts", "detect")  # of a `Detector`, whoever wrote it
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,18 @@ class Lookup(Protocol):
         self, shard: str, names: Sequence[Sequence[str]], phrases: Sequence[Sequence[str]]
     ) -> list[Detections]:
         """Boxes of `phrases[i]` in the image of a shard that is called any of `names[i]`, the likeliest first."""
+
+
+def held(found: Detections, asked: int, counts: Counter[str]) -> Detections:
+    """The boxes of an image that can be rows: of a phrase that was asked, and inside it. Others are counted."""
+    known = (found.phrase >= 0) & (found.phrase < asked)
+    inside = ((found.boxes >= -1e-3) & (found.boxes <= 1 + 1e-3)).all(1) & np.isfinite(found.scores)
+    good = known & inside
+    if good.all():
+        return found
+    counts[UNASKED] += int((~known).sum())
+    counts[OUTSIDE] += int((known & ~inside).sum())
+    return Detections(found.phrase[good], found.boxes[good], found.scores[good])
 
 
 def gathered(slot_of: NDArray[np.int64], parts: list[NDArray[np.float32]]) -> Detections:

@@ -105,7 +105,10 @@ def _card(
         "license": "other",
         "pretty_name": f"Compositional concepts of {', '.join(datasets) or 'nothing'}",
         "task_categories": ["zero-shot-image-classification", "image-to-text"],
-        "configs": [{"config_name": name, "data_files": f"data/{name}/*.parquet"} for name in rows],
+        "configs": [  # the first is what `load_dataset` opens where none is named
+            {"config_name": name, "data_files": f"data/{name}/*.parquet", "default": name == rows[0]}
+            for name in rows
+        ],
         "dataset_info": [{"config_name": name, "features": _features(TABLES[name])} for name in rows],
     }
     text = _CARD.format(

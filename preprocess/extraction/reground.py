@@ -17,6 +17,7 @@ from macco.pipeline.schema import BOXES, OBJECT, OK
 from macco.pipeline.store import Store
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Detector, Lookup
+from macco.preprocess.detectors.detector import held
 from macco.preprocess.extraction.tables import image_names
 
 CHUNK: Final = 128  # images grounded together
@@ -91,7 +92,7 @@ def reground(detector: Detector, store: Store, shard: str, name: str) -> dict[st
         asked = [seen for seen in chunk if seen.image is not None]
         for seen, found in zip(asked, _detect(detector, shard, asked, counts), strict=True):
             if found is not None:
-                rows += _rows(seen, found)
+                rows += _rows(seen, held(found, len(seen.phrases()), counts))
             seen.image = None  # the shard's next images need the room
     counts.update(detector.counts)
     seconds = round(time.monotonic() - start, 3)

@@ -23,10 +23,11 @@ from macco.pipeline.store import Store
 from macco.pipeline.urls import stamps
 from macco.preprocess.config import ExtractConfig
 from macco.preprocess.detectors import Detections, Lookup
+from macco.preprocess.detectors.detector import held as held_boxes
 from macco.preprocess.detectors.nothing import SIDE
 from macco.preprocess.extraction.reground import reground
 from macco.preprocess.extraction.tables import Found, Row, ShardTables, image_names
-from macco.preprocess.graph.parser import Parsed
+from macco.preprocess.graph.parser import Parsed, held
 from macco.preprocess.graph.parsers import load_parser
 from macco.preprocess.graph.refusal import CaptionError, caption_status
 from macco.preprocess.sources import Shard, SourceImage
@@ -150,7 +151,7 @@ class Extractor:
         )  # of the file as it is before it is read
         for chunk in _ahead(self._chunks(shard, only, clock, content)):
             with clock("parse"):
-                parsed = chunk.graphs.result()
+                parsed = held([row.caption or "" for row in chunk.rows], chunk.graphs.result())
                 counts.update(parsed.counts)
                 for row, graph in zip(chunk.rows, parsed.graphs, strict=True):
                     if isinstance(graph, CaptionError):
@@ -245,6 +246,7 @@ class Extractor:
             if isinstance(result, Exception):
                 picture.refuse(Status.GROUNDING_FAILED, f"{type(result).__name__}: {result}")
                 continue
+            result = held_boxes(result, len(own), self.detector.counts)
             of_phrase = {phrase: result.phrase == number for number, phrase in enumerate(own)}
             picture.found = {phrase: (result.boxes[m], result.scores[m]) for phrase, m in of_phrase.items()}
 

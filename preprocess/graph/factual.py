@@ -5,13 +5,14 @@ A fact is three parts; "( city bus )", an object of which nothing is said, is on
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from macco.pipeline.errors import UserError
+from macco.pipeline.errors import UserError, is_failure
 from macco.pipeline.schema import Concept, Status
 from macco.preprocess.graph.parser import READING, Parsed, Parser
 from macco.preprocess.graph.refusal import CaptionError
@@ -41,10 +42,16 @@ class Factual:
         from macco.pipeline.devices import choose_device
 
         logging.disable_progress_bar()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, report = T5ForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
+        try:  # what transformers makes of a damaged file may be an error of any kind
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model, report = T5ForConditionalGeneration.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            raise UserError(f"{folder} cannot be read as a T5 ({why}): run hf download again") from error
         if report["missing_keys"] or report["mismatched_keys"]:
             raise UserError(f"{folder}: the weights do not fit config.json")
         self.device = choose_device("auto", mps="asked")
@@ -136,7 +143,9 @@ def read_graph(text: str, counts: Counter[str]) -> Graph | None:
         if words == IS:
             graph.objects[owner].attributes.append((object_, None))
         else:
-            graph.relations.append((owner, _VERB.sub("", words), thing(object_), None))
+            end = thing(object_)
+            end = graph.other(end) if end == owner else end
+            graph.relations.append((owner, _VERB.sub("", words), end, None))
     return graph
 
 
@@ -153,4 +162,10 @@ def _folder(name: str) -> Path:
         folder = Path(cached).parent
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json: give the folder of a T5 checkpoint")
+    try:
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{folder}/config.json is no configuration: {error}") from error
+    if kind != "t5":
+        raise UserError(f"{folder} holds a model of the kind {kind}: the parser factual needs a t5")
     return folder

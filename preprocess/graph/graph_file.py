@@ -5,7 +5,9 @@
 
 An object is its words, or has `text`, and `start` and `end` (characters of the caption) where these are known; an
 attribute has `object` and `text`, a relation `subject`, `text` and `object`, or they are lists in that order. Objects
-are named by their words or by their place in the list, from 0. What `macco-prep parse --json` prints is read, too.
+are named by their words or by their place in the list, from 0. Where the characters of a span are other words than its
+text, as those of offsets in bytes, it is not taken: the words are looked for. What `macco-prep parse --json` prints is
+read, too.
 """
 
 import hashlib
@@ -19,9 +21,9 @@ import numpy as np
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION, Concept, Span
-from macco.preprocess.graph.parser import READING, Parsed, Parser
+from macco.preprocess.graph.parser import READING, Parsed, Parser, fault
 from macco.preprocess.graph.refusal import CaptionError
-from macco.preprocess.graph.triples import ABSENT, AMBIGUOUS, Graph, Thing, concepts_of
+from macco.preprocess.graph.triples import ABSENT, AMBIGUOUS, SHARED, Graph, Thing, concepts_of
 
 MISSING: Final = "captions that the file of graphs does not have"
 UNREADABLE: Final = "graphs of the file that are none"
@@ -29,7 +31,11 @@ GRAPHS: Final = "graphs"
 NO_GRAPH: Final = "lines that hold no graph"
 NAMES_ALONE: Final = "graphs with a sample_id alone: their words are looked for when the captions are read"
 AGAIN: Final = "further graphs of the same caption or sample: the first counts"
+MISPLACED: Final = "spans of graphs that are not their words: they are looked for"
+NAMED_TWICE: Final = "objects that graphs name by words which several have: the first is taken"
 KINDS: Final = (OBJECT, ATTRIBUTE, RELATION)
+_WRONG: Final = (LookupError, TypeError, ValueError, OverflowError)  # a graph of other types than it has
+_OF_WORDS: Final = (MISPLACED, AMBIGUOUS, SHARED, NAMED_TWICE, ABSENT)
 
 
 class GraphFile:
@@ -65,7 +71,7 @@ class GraphFile:
                 value = json.loads(stream.readline())
                 try:
                     return _concepts(value, caption, counts)
-                except (KeyError, TypeError, ValueError, IndexError):
+                except _WRONG:
                     counts[UNREADABLE] += 1
                     return []
         counts[MISSING] += 1
@@ -77,8 +83,9 @@ def survey(path: Path) -> dict[str, int]:
 
     Raises UserError for a file that is not there.
     """
-    counts: Counter[str] = Counter(dict.fromkeys((GRAPHS, NO_GRAPH, NAMES_ALONE, AGAIN, UNREADABLE), 0))
-    counts |= dict.fromkeys((*(f"{kind}s" for kind in KINDS), AMBIGUOUS, ABSENT), 0)
+    counts: Counter[str] = Counter()
+    counts.update(dict.fromkeys((GRAPHS, NO_GRAPH, NAMES_ALONE, AGAIN, UNREADABLE), 0))
+    counts.update(dict.fromkeys((*(f"{kind}s" for kind in KINDS), *_OF_WORDS), 0))
     seen: set[int] = set()
     for _, line in _lines(_path(str(path))):
         names = dict(_named(line))
@@ -96,7 +103,7 @@ def survey(path: Path) -> dict[str, int]:
             try:
                 found = _concepts(json.loads(line), caption, counts)
                 counts.update(f"{concept.kind}s" for concept in found)
-            except (KeyError, TypeError, ValueError, IndexError):
+            except _WRONG:
                 counts[UNREADABLE] += 1
         seen.add(key)
     return dict(counts)
@@ -146,7 +153,7 @@ def _named(line: bytes) -> list[tuple[str, str]]:
     """What a line's graph is known by; nothing for a line that holds none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     if not isinstance(value, dict) or not {"objects", "concepts"} & value.keys():
         return []
@@ -162,35 +169,44 @@ def _key(name: tuple[str, str]) -> int:
 
 def _concepts(value: dict[str, Any], caption: str, counts: Counter[str]) -> list[Concept]:
     if "concepts" in value:
-        return _own(value["concepts"], caption)
-    graph = Graph()
-    for one in value["objects"]:
-        text, span = _text(one, caption)
-        graph.objects.append(Thing(text, span))
-    for one in value.get("attributes", ()):
-        owner, text, span = _row(one, ("object", "text"), caption)
-        graph.objects[_object(graph, owner)].attributes.append((text, span))
-    for one in value.get("relations", ()):
-        if isinstance(one, list):
-            subject, words, object_ = one
-            known = None
-        else:
-            subject, object_ = one.get("subject"), one.get("object")
-            words, known = _text(one, caption)
-        ends = [None if end is None else _object(graph, end) for end in (subject, object_)]
-        graph.relations.append((ends[0], str(words), ends[1], known))
+        return _own(_list(value["concepts"]), caption)
+    graph, said = Graph(), Counter[str]()  # what is said of a graph that turns out to be none is not counted
+    for one in _list(value["objects"]):
+        graph.objects.append(Thing(*_text(one, caption, said)))
+    for one in _list(value.get("attributes", [])):
+        owner, text, span = _row(one, ("object",), caption, said)
+        graph.objects[_object(graph, owner, said)].attributes.append((text, span))
+    for one in _list(value.get("relations", [])):
+        subject, object_, text, span = _row(one, ("subject", "object"), caption, said)
+        begins, ends = (None if end is None else _object(graph, end, said) for end in (subject, object_))
+        if begins is not None and begins == ends and isinstance(object_, str):
+            ends = graph.other(begins)
+        graph.relations.append((begins, text, ends, span))
+    counts.update(said)
     return concepts_of(graph, caption, counts)
 
 
-def _row(one: Any, names: tuple[str, str], caption: str) -> tuple[Any, str, Span | None]:
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _row(one: Any, ends: tuple[str, ...], caption: str, counts: Counter[str]) -> tuple[Any, ...]:
+    """What a part of a graph is tied to, its words, and where they stand, if that is said. In a list the words come
+    second."""
     if isinstance(one, list):
-        owner, text = one
-        return owner, str(text), None
-    return one[names[0]], *_text(one, caption)
+        first, text, *rest = one
+        if len(rest) != len(ends) - 1 or not isinstance(text, str):
+            raise TypeError("no such row")
+        return first, *rest, text, None
+    if not isinstance(one, dict):
+        raise TypeError("no row")
+    return *(one.get(end) if len(ends) > 1 else one[end] for end in ends), *_text(one, caption, counts)
 
 
-def _text(one: Any, caption: str) -> tuple[str, Span | None]:
-    """The words of a part of a graph, and where they stand, if that is said."""
+def _text(one: Any, caption: str, counts: Counter[str]) -> tuple[str, Span | None]:
+    """The words of a part of a graph, and where they stand, if that is said and so."""
     if isinstance(one, str):
         return one, None
     text = one["text"]
@@ -198,25 +214,42 @@ def _text(one: Any, caption: str) -> tuple[str, Span | None]:
         raise TypeError("text is no string")
     if one.get("start") is None or one.get("end") is None:
         return text, None
-    return text, _span(one["start"], one["end"], caption)
+    start, end = _number(one["start"]), _number(one["end"])
+    if not 0 <= start < end <= len(caption) or _plain(caption[start:end]) != _plain(text):
+        counts[MISPLACED] += 1
+        return text, None
+    return text, Span(start, end)
+
+
+def _plain(words: str) -> list[str]:
+    return words.casefold().split()
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError("no whole number")
+    return int(value)
 
 
 def _span(start: Any, end: Any, caption: str) -> Span:
-    if not 0 <= int(start) < int(end) <= len(caption):
+    span = Span(_number(start), _number(end))
+    if not 0 <= span.start < span.end <= len(caption):
         raise ValueError(f"characters {start}:{end} are none of the caption's")
-    return Span(int(start), int(end))
+    return span
 
 
-def _object(graph: Graph, named: Any) -> int:
+def _object(graph: Graph, named: Any, counts: Counter[str]) -> int:
     """The place of an object that is named by its place or its words; one that is not listed is put there."""
-    if isinstance(named, int):
-        if not 0 <= named < len(graph.objects):
+    if not isinstance(named, str):
+        place = _number(named)
+        if not 0 <= place < len(graph.objects):
             raise IndexError("no such object")
-        return named
-    for place, thing in enumerate(graph.objects):
-        if thing.text == named:
-            return place
-    graph.objects.append(Thing(str(named)))
+        return place
+    places = [place for place, thing in enumerate(graph.objects) if thing.text == named]
+    if places:
+        counts[NAMED_TWICE] += len(places) > 1
+        return places[0]
+    graph.objects.append(Thing(named))
     return len(graph.objects) - 1
 
 
@@ -237,12 +270,12 @@ def _own(entries: list[dict[str, Any]], caption: str) -> list[Concept]:
         subject, object_, owner = (
             None if one[end] is None else number[one[end]] for end in ("subject", "object", "owner")
         )
-        if one["kind"] not in KINDS:
-            raise ValueError("no such kind")
         at = caption.rfind(one["head"], own[0].start, own[-1].end)
         head = Span(at, at + len(one["head"])) if at >= 0 else own[0]
         kind, lemma, denied = one["kind"], one["lemma"], bool(one["denied"])
         found.append(
             Concept(kind, own, lemma, head, one["pos"], one["phrase"], subject, object_, owner, denied)
         )
+    if wrong := fault(caption, found):
+        raise ValueError(wrong)
     return found

@@ -6,6 +6,7 @@ from itertools import islice
 
 from macco.pipeline.schema import Concept
 from macco.preprocess.graph.language import EMBEDDED
+from macco.preprocess.graph.parser import held
 from macco.preprocess.graph.parsers import load_parser
 from macco.preprocess.graph.refusal import CaptionError, caption_status, text_of
 from macco.preprocess.graph.show import render, to_json
@@ -20,7 +21,7 @@ def parse(captions: Sequence[str], *, parser: str = EMBEDDED, rules: str = "repa
     ones. Loads the pipeline at each call: give many captions at once. A caption that cannot be parsed has none.
     """
     readable = [caption if caption_status(caption) is None else "" for caption in captions]
-    parsed = load_parser(parser, rules).parse(readable, [""] * len(readable))
+    parsed = held(readable, load_parser(parser, rules).parse(readable, [""] * len(readable)))
     return [[] if isinstance(graph, CaptionError) else graph for graph in parsed.graphs]
 
 
@@ -35,7 +36,7 @@ def parse_lines(captions: Iterable[str | bytes], *, parser: str, rules: str, as_
         refused = [text if isinstance(text, CaptionError) else caption_status(text) for text in batch]
         texts = ["" if isinstance(text, CaptionError) else text for text in batch]
         good = [text for text, bad in zip(texts, refused, strict=True) if not bad]
-        graphs = iter(scenes.parse(good, [""] * len(good)).graphs)
+        graphs = iter(held(good, scenes.parse(good, [""] * len(good))).graphs)
         for text, bad in zip(texts, refused, strict=True):
             graph = bad or next(graphs)
             bad, graph = (graph, []) if isinstance(graph, CaptionError) else (None, graph)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from macco.preprocess.graph.parser import READING, Backend, Parsed, Parser
-from macco.preprocess.plugins import PARSERS, made, plugins
+from macco.preprocess.plugins import PARSERS, having, made, plugins
 
 if TYPE_CHECKING:
     from macco.preprocess.graph.scene_graphs import SceneGraphs
@@ -81,4 +81,5 @@ def parser_fingerprint(spec: str) -> str:
 def load_parser(spec: str, rules: str = "repaired") -> Parser:
     """Load a parser. Raises UserError for one that is missing or unfit."""
     kind, name = backend(spec)
-    return kind.load(name, rules)
+    found: Parser = having(kind.load(name, rules), ["parse"], f"parser {spec}, as it is loaded,")
+    return found

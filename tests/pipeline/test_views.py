@@ -1,5 +1,6 @@
 """Views and macros over the tables: what a row of each is, wherever SQL is offered; the page that lists them."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,10 @@ from macco.pipeline.store import Store
 from macco.pipeline.views import TABLE_MACROS, VIEWS, made_of
 from macco.preprocess.look.sql import query
 from macco.train.config import MaskConfig
+from macco.train.data.elsewhere import import_texts
 from macco.train.data.index import build
 from macco.train.data.selection import Selection
+from macco.train.data.units import write_units
 from tests.support import ROOT
 from tests.support.drawn import drawn_store
 from tests.support.rows import record, tables
@@ -67,6 +70,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     whole = {name: pa.Table.from_pylist(given[name], schema=TABLES[name]) for name in TABLES}
     negatives = [["d/a/0000/0"], ["replace_attribute"], [NEGATIVE]]
     store.commit("a", whole | {"negatives": pa.table(negatives, schema=NEGATIVE_ROWS)}, record("a"))
+    line = {
+        "sample_id": "d/a/0000/0",
+        "units": [{"text": "the red ball"}],
+        "paraphrases": ["The ball is lifted"],
+    }
+    file = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    file.write_text(json.dumps(line))
+    import_texts(store, str(file), lambda said: None)
     return store
 
 
@@ -250,3 +261,33 @@ def test_the_page_lists_every_view_and_macro(made: Store) -> None:
             assert [
                 (column, kind) for column, kind, _ in reference.columns(reference.empty(), name)
             ] == kinds, name
+
+
+def test_units_and_paraphrases_stand_beside_their_caption(tmp_path: Path, store: Store) -> None:
+    url = drawn_store(tmp_path, shards=2, images=2)
+    made = Store.open(url)
+    assert ask(made, "FROM units") == ask(made, "FROM paraphrases") == ask(store, "FROM units") == []
+    rows = write_units(made, 0, lambda line: None)
+    assert ask(made, "SELECT count(*) AS n FROM units") == [{"n": rows}]
+    (sample,) = ask(made, "FROM samples ORDER BY sample_id LIMIT 1")
+    line = {
+        "sample_id": sample["sample_id"],
+        "paraphrases": ["A dog rests."],
+        "units": [{"text": "a dog", "foils": ["a cat"]}, {"text": "a sofa"}],
+    }
+    (tmp_path / "texts.jsonl").write_text(json.dumps(line))
+    import_texts(made, str(tmp_path / "texts.jsonl"), lambda said: None)
+    ids = {name: sample[name] for name in ("sample_id", "dataset", "shard", "key", "caption_id", "caption")}
+    unit = ids | {"kind": "entity"}
+    expected = [
+        unit | {"unit": 0, "text": "a dog", "foil_kind": "imported", "foil": "a cat"},
+        unit | {"unit": 1, "text": "a sofa", "foil_kind": None, "foil": None},
+    ]
+    for connection in (connect(made), duckdb.connect()):
+        with connection:
+            if connection.execute(
+                "SELECT count(*) FROM duckdb_views() WHERE view_name = 'units'"
+            ).fetchone() == (0,):
+                connection.execute((Path(url) / "views.sql").read_text())
+            assert dicts(connection.execute("FROM units ORDER BY unit")) == expected
+            assert dicts(connection.execute("FROM paraphrases")) == [ids | {"paraphrase": "A dog rests."}]

@@ -25,7 +25,7 @@ class Vectors:
     @classmethod
     def read(cls, path: Path) -> "Vectors":
         with safe_open(path, "pt") as file:
-            return cls({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
+            return cls({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Foils and captions that were made elsewhere, by a language model say, into a store: JSON lines by sample_id."""
 
-from collections import Counter
+import codecs
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, Literal
 
@@ -13,6 +14,7 @@ from macco.pipeline.schema import ENTITY, NEGATIVE_KINDS, NEGATIVE_ROWS, NEGATIV
 from macco.pipeline.store import Store
 from macco.pipeline.urls import open_url
 from macco.train.data import units
+from macco.train.data.negatives import say_replaced
 
 PARAPHRASE_SCHEMA: Final = pa.schema(
     [pa.field("sample_id", pa.string(), nullable=False), pa.field("caption", pa.string(), nullable=False)]
@@ -22,6 +24,8 @@ MADE: Final = "imported"  # the kind of a unit's foil that no rule here made
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Rows = list[dict[str, Any]]
+Wrong = dict[str, list[int]]  # the numbers of lines, from 1, by what is wrong with them
+SHOWN: Final = 10  # numbers of lines that are told of one kind
 
 
 class _Strict(BaseModel):
@@ -77,23 +81,27 @@ def import_texts(store: Store, file: str, log: Callable[[str], None]) -> dict[st
     for shard in shards:
         samples = store.table("samples", shard).select(["sample_id", "caption", "status"]).to_pylist()
         for sample in samples:
-            line = lines.pop(sample["sample_id"], None) if sample["status"] == OK else None
+            number, line = lines.pop(sample["sample_id"], (0, None)) if sample["status"] == OK else (0, None)
             if line is None:
                 continue
             try:
                 for name, rows in line.rows(sample["caption"]).items():
                     tables[name].setdefault(shard, []).extend(rows)
             except ValueError as error:
-                wrong[str(error)] += 1
+                wrong[str(error)].append(number)
     if lines:
-        wrong["the store has no such sample_id, or no caption of it"] += len(lines)
-    for reason, count in wrong.most_common():
-        log(f"{count} lines left out: {reason}")
+        wrong["the store has no such sample_id, or no caption of it"] += [
+            number for number, _ in lines.values()
+        ]
+    for reason, numbers in sorted(wrong.items(), key=lambda one: -len(one[1])):
+        told = ", ".join(map(str, sorted(numbers)[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
+        log(f"{len(numbers)} lines left out: {reason} (line {told})")
     totals = {name: sum(map(len, of.values())) for name, of in tables.items()}
     if not any(totals.values()):
         raise UserError(f"{file} has nothing for {store.url}: see macco-train import-texts --help")
     for name, count in totals.items():
         if count:
+            say_replaced(store, name, log)
             store.make(name)
             for shard in shards:
                 table = pa.Table.from_pylist(tables[name].get(shard, []), schema=SCHEMAS[name])
@@ -101,22 +109,22 @@ def import_texts(store: Store, file: str, log: Callable[[str], None]) -> dict[st
     return {name: count for name, count in totals.items() if count}
 
 
-def _read(stream: Iterable[bytes]) -> tuple[dict[str, _Line], Counter[str]]:
-    """The lines by sample_id, and how often there is what is wrong."""
-    found: dict[str, _Line] = {}
-    wrong: Counter[str] = Counter()
-    for text in stream:
+def _read(stream: Iterable[bytes]) -> tuple[dict[str, tuple[int, _Line]], Wrong]:
+    """The lines by sample_id, each with its number, and the numbers of those with which something is wrong."""
+    found: dict[str, tuple[int, _Line]] = {}
+    wrong: Wrong = defaultdict(list)
+    for number, text in enumerate(stream, start=1):
         if not text.strip():
             continue
         try:
-            line = _Line.model_validate_json(text)
+            line = _Line.model_validate_json(text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(part for part in first["loc"] if isinstance(part, str))
-            wrong[f"{key or 'the line'}: {first['msg']}"] += 1
+            wrong[f"{key or 'the line'}: {first['msg']}"].append(number)
             continue
         if line.sample_id in found:
-            wrong["its sample_id has a line already"] += 1
+            wrong["its sample_id has a line already"].append(number)
         else:
-            found[line.sample_id] = line
+            found[line.sample_id] = number, line
     return found, wrong

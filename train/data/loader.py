@@ -238,7 +238,9 @@ class Loader(Generic[B]):
         self.epoch = self.step = 0
         self.broken = 0  # images replaced so far, in the batches handed out
         self.broken_examples: list[str] = []
-        self.captions = self.captions_cut = self.concepts_cut = 0  # handed out so far; see Loaded.cut
+        self._cuts: dict[int, tuple[int, ...]] = {}  # by epoch; see Loaded.cut
+        # Of the epoch of which most was handed out: in a further one the captions are the same.
+        self.captions = self.captions_cut = self.concepts_cut = 0
         workers = plan.data.workers
         self._options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "batch_size": None}
         # DataLoader draws seeds for its workers, unused here: not from the generator of the training.
@@ -274,9 +276,9 @@ class Loader(Generic[B]):
         loaded, most = next(self._stream), self.plan.data.max_broken
         self.broken += len(loaded.broken)
         self.broken_examples = (self.broken_examples + loaded.broken)[:10]
-        self.captions += loaded.cut[0]
-        self.captions_cut += loaded.cut[1]
-        self.concepts_cut += loaded.cut[2]
+        counted = self._cuts.get(self.epoch, (0, 0, 0))
+        self._cuts[self.epoch] = tuple(a + b for a, b in zip(counted, loaded.cut, strict=True))
+        self.captions, self.captions_cut, self.concepts_cut = max(self._cuts.values())
         if loaded.batch is not None and self.broken <= most:
             return loaded.batch  # type: ignore[return-value]  # the recipe's kind
         self.close()

@@ -8,11 +8,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from macco.pipeline.parquet import parquet_bytes
@@ -93,8 +95,6 @@ def write_negatives(store: Store, seed: int, log: Callable[[str], None]) -> int:
     """
     store.require_whole()
     vocabulary = Vocabulary.of(store, nouns=True)
-    if store.names(".parquet", NEGATIVES):
-        log(f"{store.url} has negatives, made or imported: others take their places")
 
     def rows(caption: str, concepts: list[Concept], random: np.random.Generator) -> Rows:
         made = negatives(caption, concepts, vocabulary, random)
@@ -115,6 +115,7 @@ def write_made(
 
     Concepts that the caption denies are left out. Each caption has a generator of its own.
     """
+    say_replaced(store, name, log)
     store.make(name)
     total = 0
     for shard in sorted(store.committed()):
@@ -133,6 +134,14 @@ def write_made(
         total += len(made)
         log(f"{shard}: {len(made)} {name} of {len(samples)} captions")
     return total
+
+
+def say_replaced(store: Store, name: str, log: Callable[[str], None]) -> None:
+    """Say how many rows of a table others are to take the places of, if there are any."""
+    files = store.names(".parquet", name)
+    rows = sum(pq.read_metadata(BytesIO(store.read(f"{name}/{file}.parquet"))).num_rows for file in files)
+    if files:
+        log(f"{store.url} has {rows:,} rows of {name}, made or imported: others take their places")
 
 
 def _number(name: str) -> int:

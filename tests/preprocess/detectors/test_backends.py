@@ -222,5 +222,8 @@ def test_models_are_listed_with_the_line_that_gets_them() -> None:
         assert row["here"] or f"hf download iSEE-Laboratory/llmdet_{size}" in row["get"]
     for name, row in rows.items():
         assert row["kind"] in ("parser", "detector")
-        assert ("source" in row) == (str(row.get("lvis", ""))[:1].isdigit()), name
+        figure = row.get("lvis", row.get("figure", ""))
+        assert ("source" in row) == (figure[:1].isdigit() or figure.startswith(("LAS", "SPICE"))), name
+        if name not in ("tiny", "none", "boxes:FILE"):
+            assert {"licence", "size", "figure" if row["kind"] == "parser" else "lvis"} <= row.keys(), name
         assert row.get("here", True) or row["get"]

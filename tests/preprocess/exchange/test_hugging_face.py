@@ -35,6 +35,10 @@ def test_it_opens_offline_with_the_declared_features(
         }
         sizes += len(opened)
     assert rows == sizes
+    unnamed = datasets.load_dataset(
+        str(tmp_path / "concepts"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert list(unnamed.features) == TABLES["samples"].names
     (line,) = said
     assert line.startswith("to publish it: hf upload ")
 

@@ -18,7 +18,7 @@ from macco.preprocess import plugins
 from macco.preprocess.cli import app
 from macco.preprocess.graph import factual
 from macco.preprocess.graph.factual import CUT, NO_FACT, read_graph
-from macco.preprocess.graph.graph_file import AGAIN, GRAPHS, NAMES_ALONE, NO_GRAPH, UNREADABLE
+from macco.preprocess.graph.graph_file import AGAIN, GRAPHS, MISPLACED, NAMES_ALONE, NO_GRAPH, UNREADABLE
 from macco.preprocess.graph.parser import Parsed
 from macco.preprocess.graph.parsers import check_parser, load_parser, parser_fingerprint
 from macco.preprocess.graph.refusal import CaptionError
@@ -163,12 +163,14 @@ def test_a_file_of_graphs_by_caption_and_by_sample(tmp_path: Path) -> None:
     parsed = load_parser(spec).parse(captions, ["-", "d/s/k/0", "-", "-", "-"])
     assert shown(CAPTION, parsed.graphs[0]) == EXPECTED
     assert shown(captions[1], parsed.graphs[1]) == [("object", "boat", "boat", None, None, None)]
-    assert parsed.graphs[2:] == [[], [], []]
+    assert shown("y", parsed.graphs[3]) == [("object", "y", "y", None, None, None)]
+    assert [parsed.graphs[2], parsed.graphs[4]] == [[], []]
     assert parsed.counts == {
         AMBIGUOUS: 1,
         ABSENT: 3,
         "captions that the file of graphs does not have": 1,
-        "graphs of the file that are none": 2,
+        "graphs of the file that are none": 1,
+        MISPLACED: 1,
     }
 
 
@@ -241,7 +243,11 @@ def test_a_file_of_graphs_is_tried_before_an_extraction(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         CliRunner().invoke(app, ["import-graphs", str(tmp_path / "none.jsonl")], catch_exceptions=False)
     (tmp_path / "x.jsonl").write_text("[]\n")
-    assert CliRunner().invoke(app, ["import-graphs", str(tmp_path / "x.jsonl")]).exit_code == 1
+    done = CliRunner().invoke(
+        app, ["import-graphs", str(tmp_path / "x.jsonl"), "--json"], catch_exceptions=False
+    )
+    assert done.exit_code == 1
+    assert {name: n for name, n in json.loads(done.output).items() if n} == {NO_GRAPH: 1}
 
 
 def test_a_t5_that_writes_no_graph_is_a_counted_row(corpus: Path, tmp_path: Path) -> None:

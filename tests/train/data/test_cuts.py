@@ -75,3 +75,17 @@ def test_a_loader_counts_what_is_cut(store: Store, workers: int) -> None:
     assert "more than the 8 tokens" in few.said_of_cuts()
     for one in (with_all, few):
         one.close()
+
+
+def test_a_caption_that_comes_again_is_counted_once(store: Store) -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=8)
+    loader = open_training_data(
+        store.url, tokenizer, image_size=32, patch_size=16, batch_size=8, workers=0, log=lambda line: None
+    )
+    handed = 8 * len(list(loader))
+    first = loader.captions, loader.captions_cut, loader.concepts_cut
+    assert first[0] == handed <= loader.samples
+    assert len(list(loader)) == len(list(loader)) == len(loader)
+    assert loader.captions == handed
+    assert loader.captions_cut <= handed
+    assert f" of {handed:,} captions" in loader.said_of_cuts()

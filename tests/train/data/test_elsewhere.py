@@ -12,6 +12,8 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
 from macco.train.cli import app
 from macco.train.data.elsewhere import import_texts
+from macco.train.data.negatives import write_negatives
+from macco.train.data.units import write_units
 from tests.support.drawn import CAPTION, drawn_store
 
 ID = "d/00000/{:09}/0"
@@ -74,3 +76,28 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["import-texts", url, file])
     assert done.exit_code == 0
     assert done.output.strip() == f"1 rows in {url}/paraphrases"
+
+
+def test_what_is_replaced_and_which_lines_are_left_out_is_said(tmp_path: Path) -> None:
+    url = drawn_store(tmp_path, shards=2, images=4)
+    store, said = Store.open(url), list[str]()
+    for write in (write_negatives, write_units):
+        made = write(store, 0, lambda line: None)
+        table = write.__name__.removeprefix("write_")
+        write(store, 0, said.append)
+        assert said[0] == f"{url} has {made:,} rows of {table}, made or imported: others take their places"
+        said.clear()
+    before = sum(pq.read_metadata(file).num_rows for file in Path(url, "negatives").glob("*.parquet"))
+    good = {"sample_id": ID.format(0), "negatives": {"swap_object": "A small sofa on a dog"}}
+    import_texts(store, written(tmp_path, ["", "{", good, good, *["{"] * 11]), said.append)
+    assert f"{url} has {before:,} rows of negatives, made or imported: others take their places" in said
+    assert any(line.endswith("a line already (line 4)") for line in said)
+    assert any(line.endswith("(line 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, ...)") for line in said)
+    assert not any("units" in line for line in said)
+
+
+def test_a_mark_of_the_byte_order_costs_no_line(tmp_path: Path) -> None:
+    url = drawn_store(tmp_path, shards=1, images=2)
+    line = json.dumps({"sample_id": ID.format(0), "paraphrases": ["A dog rests."]})
+    file = written(tmp_path, ["\ufeff" + line])
+    assert import_texts(Store.open(url), file, lambda line: None) == {"paraphrases": 1}

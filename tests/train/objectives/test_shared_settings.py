@@ -1,14 +1,18 @@
 """What any objective may have beside its own settings: a sigmoid for its contrast, blocks that do not learn."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.loss import SigLipLoss
+from typer.testing import CliRunner
 
 from macco.pipeline.errors import UserError
-from macco.train.layers import parse, resolve
+from macco.train.cli import app
+from macco.train.layers import parse, preset, require_read, resolve
 from macco.train.loop.optimizer import parameter_groups
 from macco.train.loop.state import build_model
 from macco.train.losses.contrastive import clip_contrast
@@ -94,3 +98,30 @@ def test_what_does_not_learn_is_in_no_group_and_gets_no_gradient() -> None:
         assert (p.grad is not None) == (name.removeprefix("clip.") in learning(model)), name
     groups = parameter_groups(model, lr=1, predictor_lr=1, decay=0, predictor_decay=0)
     assert sum(len(group["params"]) for group in groups) == len(learning(model))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            ["objective=fsc", "method.anchors=full"],
+            "method.anchors is a setting of another objective: fsc has its own",
+        ),
+        (["c2lip.npc=1"], "c2lip.npc is a setting of another objective: macco has its own, method.*"),
+        (
+            ["objective=csclip", "--preset", "demo", "joint.offline=1"],
+            "joint.offline is a setting of another",
+        ),
+    ],
+)
+def test_a_setting_of_another_objective_is_refused_where_it_is_given(
+    given: list[str], told: str, tmp_path: Path
+) -> None:
+    command = ["run", *given, "--store", str(tmp_path), "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=re.escape(told)):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_presets_of_another_objective_go_together_with_an_objective() -> None:
+    given = parse(["objective=fsc", "fsc.negatives=2"])
+    require_read(resolve(preset("tiny"), given), given)

@@ -5,8 +5,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from macco.pipeline.errors import UserError
 from macco.train.evaluation.item import Item, Picture, text_or_none
@@ -59,6 +60,7 @@ class Benchmark(ABC):
                     self.absent.append(str(error))
                 continue
             found = True
+            _reading.row = ""
             try:
                 items += map(_checked, self.read(subset, path))
             except (
@@ -71,7 +73,7 @@ class Benchmark(ABC):
                 csv.Error,
             ) as error:
                 raise UserError(
-                    f"{self.name}: {path} has not the published form ({type(error).__name__}: {error}); "
+                    f"{self.name}: {path}{_reading.row} has not the published form ({type(error).__name__}: {error}); "
                     f"{self.manifest.get}"
                 ) from error
         if not found:
@@ -99,17 +101,46 @@ def _checked(item: Item) -> Item:
 def read_json(path: Path) -> Any:
     """Raises UserError where the file is not there, or is no JSON."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"no file {path}: check the path") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): download it again") from error
 
 
+class _Reading:
+    """Which row of a file is being read: where that ends in an error, it is named."""
+
+    row = ""
+
+
+_reading = _Reading()
+T = TypeVar("T")
+
+
+def each(rows: Iterable[T], what: str = "row", first: int = 0) -> Iterator[tuple[int, T]]:
+    """Rows with their numbers, as `enumerate`; what goes wrong until the next is asked for is of that row."""
+    own = iter(rows)
+    for number in count(first):
+        _reading.row = f", {what} {number},"
+        try:
+            row = next(own)
+        except StopIteration:
+            _reading.row = ""
+            return
+        yield number, row
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """The values of JSON lines. Raises ValueError for a line that is none."""
+    for _, line in each(path.read_text("utf-8-sig").splitlines(), "line", 1):
+        yield json.loads(line)
+
+
 def read_csv(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a CSV file with a header; None for an empty cell. Raises ValueError where a row has other cells."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream, strict=True):
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        for _, row in each(csv.DictReader(stream, strict=True)):
             if None in row or None in row.values():
                 raise ValueError(f"a row of {path.name} has not the cells of its header")
             yield {key: value or None for key, value in row.items()}
@@ -117,5 +148,8 @@ def read_csv(path: Path) -> Iterator[dict[str, Any]]:
 
 def numbered(rows: Any) -> Iterator[tuple[str, Any]]:
     """Rows with their names: keys of a dictionary, places in a list."""
-    pairs = rows.items() if isinstance(rows, dict) else enumerate(rows)
-    return ((str(name), row) for name, row in pairs)
+    names = list(rows) if isinstance(rows, dict) else range(len(rows))
+    for name in names:
+        _reading.row = f", row {name},"
+        yield str(name), rows[name]
+    _reading.row = ""

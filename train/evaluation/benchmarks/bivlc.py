@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.benchmarks.base import Benchmark, each
 from macco.train.evaluation.item import Item, Picture
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
 from macco.train.evaluation.rules import two_by_two
@@ -19,13 +19,13 @@ class BiVlc(Benchmark):
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         rows = _parquet_rows(path) if path.suffix == ".parquet" else self._csv_rows(path)
-        for number, (pictures, row) in enumerate(rows):
+        for number, (pictures, row) in each(rows):
             category = f"{row['type']}_{row['subtype']}".lower()
             captions = row["caption"], row["negative_caption"]
             yield Item(subset, str(number), pictures, captions, category)
 
     def _csv_rows(self, path: Path) -> Iterator[tuple[tuple[Picture, Picture], dict[str, str]]]:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             for row in csv.DictReader(stream):
                 negative = self.picture("bivlc_negatives", row["negative_image"])
                 yield (self.picture("coco_val2017", row["filename"]), negative), row

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from macco.pipeline.errors import UserError
-from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.benchmarks.base import Benchmark, each
 from macco.train.evaluation.item import Item
 from macco.train.evaluation.judged import Judged, Mean
 
@@ -31,7 +31,7 @@ class CcNeg(Benchmark):
             raise UserError(f"{path} is damaged, or holds more than text: {error}") from error
         pairs = zip(rows["image_paths"], rows["annotations"], strict=True)
         first = max(0, len(rows["annotations"]) - EVALUATED)
-        for number, (image, row) in enumerate(pairs):
+        for number, (image, row) in each(pairs):
             if number < first:
                 continue
             picture = self.picture("ccneg_images", PurePosixPath(image).name)

@@ -1,13 +1,12 @@
 """The demo benchmark: drawn scenes with one thing changed (`macco-prep demo DIR --benchmark`)."""
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from macco.pipeline.errors import UserError
-from macco.train.evaluation.benchmarks.base import Benchmark
+from macco.train.evaluation.benchmarks.base import Benchmark, each, read_lines
 from macco.train.evaluation.item import Item, Picture
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
 from macco.train.evaluation.rules import first_best, two_by_two
@@ -32,7 +31,7 @@ class Demo(Benchmark):
     name = "demo"
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
-        for row in self._rows.get(subset, []):
+        for _, row in each(self._rows.get(subset, [])):
             images = [row[key] for key in ("image_0", "image_1") if key in row]
             captions = [row[key] for key in ("caption_0", "caption_1") if key in row]
             captions += row.get("negatives", [])
@@ -46,8 +45,7 @@ class Demo(Benchmark):
         """Lines of the one file by subset."""
         path = self.places.file(self.manifest, next(iter(self.manifest.files)))
         rows: dict[str, list[dict[str, Any]]] = {}
-        for line in path.read_text("utf-8").splitlines():
-            row = json.loads(line)
+        for row in read_lines(path):
             rows.setdefault(f"{row['kind']}/{row['group']}", []).append(row)
         if unknown := sorted(set(rows) - set(self.manifest.files)):
             raise UserError(f"{path}: no subset is called {unknown[0]}: draw it again ({self.manifest.get})")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from macco.train.evaluation.benchmarks.base import Benchmark, read_json
+from macco.train.evaluation.benchmarks.base import Benchmark, each, read_json
 from macco.train.evaluation.item import Item
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
 from macco.train.evaluation.rules import two_by_two
@@ -21,7 +21,7 @@ class EqBen(Benchmark):
     name = "eqben"
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
-        for number, row in enumerate(_rows(read_json(path))):
+        for number, row in each(_rows(read_json(path))):
             images = [_field(row, "image", place) for place in (0, 1)]
             captions = tuple(_first(_field(row, "caption", place)) for place in (0, 1))
             pictures = tuple(self.picture("eqben_images", image) for image in images)

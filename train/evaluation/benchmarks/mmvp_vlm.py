@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from macco.train.evaluation.benchmarks.base import Benchmark, read_csv
+from macco.train.evaluation.benchmarks.base import Benchmark, each, read_csv
 from macco.train.evaluation.item import Item
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean, mean_of
 from macco.train.evaluation.rules import two_by_two
@@ -22,7 +22,7 @@ class MmvpVlm(Benchmark):
 
     def read(self, subset: str, path: Path) -> Iterator[Item]:
         rows = list(read_csv(path))
-        for pair in zip(rows[::2], rows[1::2], strict=True):
+        for _, pair in each(zip(rows[::2], rows[1::2], strict=True), "pair"):
             first, second = pair
             pictures = tuple(
                 self.picture("mmvp_vlm_images", str(PurePosixPath(row["Type"], f"{row['Question ID']}.jpg")))

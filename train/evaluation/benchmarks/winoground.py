@@ -1,10 +1,9 @@
 """Winoground: two images and two captions of the same words."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from macco.train.evaluation.benchmarks.base import Benchmark, read_json
+from macco.train.evaluation.benchmarks.base import Benchmark, read_json, read_lines
 from macco.train.evaluation.item import Item
 from macco.train.evaluation.judged import Bools, Floats, Judged, Mean
 from macco.train.evaluation.rules import two_by_two
@@ -21,8 +20,7 @@ class Winoground(Benchmark):
         clean = self.manifest.files["clean"].path
         ids = path.parent / clean
         chosen = {str(name) for name in read_json(ids)} if ids.is_file() else set()
-        for line in path.read_text("utf-8").splitlines():
-            row = json.loads(line)
+        for row in read_lines(path):
             name = str(row["id"])
             pictures = tuple(
                 self.picture("winoground_images", f"{row[key]}.png") for key in ("image_0", "image_1")
