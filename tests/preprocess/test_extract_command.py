@@ -35,7 +35,7 @@ def test_no_usable_sample_is_a_failure_and_objects_without_boxes_are_told(
     ("given", "told"),
     [
         (["--shards", "t.tsv", "--parser", "en_core_web_sm"], "give one of them"),
-        (["--reground"], "leave --shards, --manifest and --graphs out"),
+        (["--reground"], "leave --graphs out"),
     ],
 )
 def test_graphs_beside_what_would_not_read_them_are_refused(
