@@ -152,6 +152,16 @@ def require_same(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
             )
 
 
+def _own_boxes(config: TrainConfig) -> str | None:
+    """What the boxes are called that a configuration means which names nobody's."""
+    from macco.pipeline.store import Store  # which settings do without
+
+    try:
+        return Store.open(config.data.store).detector
+    except UserError:
+        return None
+
+
 def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
     """Raise UserError for a key that the user gives and this run's objective does not read: it is another's.
 
@@ -164,16 +174,6 @@ def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key} is a setting of another objective: {config.objective} has its own, {own}.*; leave it out"
             )
-
-
-def _own_boxes(config: TrainConfig) -> str | None:
-    """What the boxes are called that a configuration means which names nobody's."""
-    from macco.pipeline.store import Store  # which settings do without
-
-    try:
-        return Store.open(config.data.store).detector
-    except UserError:
-        return None
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
