@@ -1,5 +1,6 @@
 """DuckDB over a store: a connection, and rows by column name."""
 
+import re
 import tempfile
 from collections.abc import Collection
 from typing import Any, Final
@@ -131,7 +132,8 @@ def query(store: Store, sql: str) -> pa.Table:
 
     Raises UserError for a mistake in the statement.
     """
-    with connect(store) as connection:
+    named = {*re.findall(r"\w+", sql.lower())} & {*_ALL}
+    with connect(store, views=named or True) as connection:  # of none is asked what there is
         try:
             found = connection.sql(sql)
             return pa.table({}) if found is None else found.to_arrow_table()  # None: a statement without rows
