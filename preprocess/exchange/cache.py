@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from io import BytesIO
-from multiprocessing import get_context
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +61,7 @@ def _each(
     if workers <= 1:
         yield from (cache_shard(store_url, out, shard, short_side, quality) for shard in shards)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # a fork of threads at work may die
+    with ProcessPoolExecutor(workers) as pool:
         futures = [pool.submit(cache_shard, store_url, out, shard, short_side, quality) for shard in shards]
         yield from (future.result() for future in as_completed(futures))
 
