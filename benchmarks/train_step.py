@@ -1,7 +1,7 @@
 """Training speed and memory of one step: ours against the authors'.
 
     python -m benchmarks.train_step                          ViT-B/32 in float32 on a core, batch 16 and 32
-    python -m benchmarks.train_step --device cuda            B/32, B/16 and L/14 in bf16, ours only
+    python -m benchmarks.gpu                                 on a GPU
 
 The authors' step is benchmarks/public_step.py, which says what it repeats. Both train the same weights, in turns, and
 their CPU time is taken; that both compute the same losses where ours is told to pad as theirs does is checked first.
@@ -16,7 +16,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,12 +33,6 @@ from macco.train.loop.optimizer import parameter_groups
 from macco.train.objectives.macco.batch import MaskedBatch
 from macco.train.objectives.macco.model import Macco
 from macco.train.objectives.macco.settings import Method
-
-GPU_MODELS = {
-    "ViT-B-32": (256, 2, 3),
-    "ViT-B-16": (128, 4, 6),
-    "ViT-L-14": (48, 4, 6),
-}  # batch, depths: as released
 
 
 def random_batch(model: Macco, size: int, seed: int = 0) -> MaskedBatch:
@@ -227,54 +221,15 @@ def compare(sizes: list[int], repeats: int) -> bool:
     return kept
 
 
-def throughput(names: list[str], repeats: int, device: str, compiled: bool, batch_size: int) -> None:
-    """The fast path in bf16 autocast."""
-    rate = product_rate(device, torch.bfloat16)
-    print(f"matrix products {rate / 1e12:.1f} TFLOP/s in bf16")
-    for name in names:
-        size, text_depth, image_depth = GPU_MODELS[name]
-        size = batch_size or size
-        model = build(name, text_depth, image_depth, device)
-        if compiled:
-            model.compile_blocks()
-        batch = random_batch(model, size).to(device)
-
-        def precision() -> AbstractContextManager[None]:
-            return torch.autocast(device, dtype=torch.bfloat16)
-
-        loss = partial(fast, model, batch)
-
-        with FlopCounterMode(display=False) as counter, precision():
-            torch.autograd.backward(loss())
-        model.zero_grad()
-        (taken,) = medians([training_step(model, loss, precision)], repeats, device)
-        flops = counter.get_total_flops()
-        peak = f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device == "cuda" else ""
-        print(
-            f"{name} batch {size}: {size / taken:8.1f} samples/s, {flops / size / 1e9:.1f} GFLOP/sample, "
-            f"{flops / taken / rate:.0%} of the product rate{peak}"
-        )
-        del model
-
-
 def main() -> int:
     """Exit code 1 where ours is under 1.65 times as fast, over half the memory, or computes another loss."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--batch", type=int, nargs="+", default=[], help="sizes (default 16 32; CUDA: as released)"
-    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[], help="sizes (default 16 32)")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps after the one that warms up")
-    parser.add_argument("--models", nargs="+", default=list(GPU_MODELS), choices=list(GPU_MODELS))
-    parser.add_argument("--bf16", action="store_true", help="on the CPU: measure as on CUDA")
-    parser.add_argument("--compile", action="store_true", help="compile the transformer blocks (bf16 only)")
     args = parser.parse_args()
     torch.manual_seed(0)
-    if args.device == "cuda" or args.bf16:
-        throughput(args.models, args.repeats, args.device, args.compile, args.batch[0] if args.batch else 0)
-        return 0
     return 0 if compare(args.batch or [16, 32], args.repeats) else 1
 
 

@@ -44,7 +44,7 @@ def _small(grey: Image.Image) -> NDArray[np.uint8]:
 
 
 def _product(rows: NDArray[np.float32], parts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """rows @ parts in pieces of so few rows that OpenBLAS starts no threads, which cost four times the work."""
+    """rows @ parts in pieces of so few rows that OpenBLAS starts no threads: they spin (benchmarks/extraction.py)."""
     size = max(1, _ALONE // parts.size)
     whole = len(rows) // size * size
     pieces = rows[:whole].reshape(whole // size, size, rows.shape[1]) @ parts

@@ -3,6 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -157,10 +158,15 @@ def draw(start: int, stop: int, split: str, seed: int) -> Scenes:
     return found
 
 
+PIECE = 2000  # scenes that a process draws at once
+
+
 def draw_many(count: int, split: str, seed: int, jobs: int = 2) -> Scenes:
-    """Draw `count` scenes in several processes."""
-    edges = np.linspace(0, count, max(jobs, count // 2000) + 1).astype(int).tolist()
-    with ProcessPoolExecutor(jobs) as pool:
+    """Draw `count` scenes, where they are many in several processes: spawned, as a fork of threads at work may die."""
+    if count <= PIECE:
+        return draw(0, count, split, seed)
+    edges = np.linspace(0, count, max(jobs, count // PIECE) + 1).astype(int).tolist()
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         parts = list(pool.map(draw, edges, edges[1:], [split] * len(edges), [seed] * len(edges)))
     joined: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
