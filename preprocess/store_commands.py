@@ -1,6 +1,7 @@
 """The commands of macco-prep that ask a store something, or copy it into another form."""
 
 import json
+import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -260,6 +261,8 @@ def serve(
 ) -> None:
     """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
 
+    What training would see of a sample (crop, masked words and patches) is in `macco-train serve --store STORE`.
+
     Examples:
 
       macco-prep serve store
@@ -272,9 +275,12 @@ def serve(
 
     with closing(Gallery(Store.open(path).choose_boxes(detector))) as gallery:
         gallery.start()
+        words = ["macco-train", "serve", "--store", gallery.store.url]
+        about = {"training": shlex.join([*words, *([f"data.detector={detector}"] if detector else [])])}
         listen(
-            lambda key: store_app(gallery, threshold=threshold, token=key), host=host, port=port, token=token
-        )
+            lambda key: store_app(gallery, threshold=threshold, token=key, about=about),
+            host=host, port=port, token=token,
+        )  # fmt: skip
 
 
 def compact(

@@ -126,12 +126,18 @@ def report(path: RunPath) -> None:
 
 @app.command()
 def serve(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUNS...", help="Folders of runs, and of evaluations.")
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUNS... key=value...",
+            help="Folders of runs, and of evaluations; settings that samples are shown under.",
+        ),
     ] = None,
     store: Annotated[
-        str | None, typer.Option(help="The store that samples are shown of. Default: the first run's.")
+        str | None,
+        typer.Option(help="The store that samples are shown of, and rebuilt. Default: the first run's."),
     ] = None,
+    preset: Presets = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. Anywhere but on this machine asks for a token.")
     ] = "127.0.0.1",
@@ -140,29 +146,32 @@ def serve(
         str | None, typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.")
     ] = None,
 ) -> None:
-    """Look at runs in the browser: curves, reconstructions, evaluations; and at their store as they see it.
+    """Look at runs in the browser: curves, reconstructions, evaluations; and at a store as training sees it.
+
+    Without a run samples are shown as the presets and settings given would see them; by default as the paper's do.
 
     Examples:
 
+      macco-train serve --store store
+      macco-train serve --store store --preset negclip-macco masks.same=true
       macco-train serve runs/a runs/b
       macco-train serve runs/a report-a report-b --store store
     """
     from macco.pipeline.page.gallery import Gallery
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
+    from macco.train.results.look import Look
     from macco.train.results.serve import runs_app
-    from macco.train.runs.weights import CONFIG, saved_config
 
-    first = next((saved_config(run) for run in runs or [] if (run / CONFIG).is_file()), None)
-    url = store or (first.data.store if first and Path(first.data.store, "store.json").is_file() else None)
-    if not runs and url is None:
-        raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
-    threshold = first.masks.box_score if first else 0.35
-    chosen = (first.data.detector or Store.open(url).detector) if first and first.data.store == url else ""
-    with closing(Gallery(Store.open(url).choose_boxes(chosen))) if url else nullcontext() as gallery:
+    look = Look.of(what or [], preset or [], store)
+    with (
+        closing(Gallery(Store.open(look.url).choose_boxes(look.detector)))
+        if look.url
+        else nullcontext() as gallery
+    ):
         if gallery is not None:
             gallery.start()
-        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)
+        listen(lambda key: runs_app(look, gallery, key), host=host, port=port, token=token)
 
 
 @app.command()

@@ -182,6 +182,11 @@ class ObjectiveSettings:
         """Whether pairs come with the units of their captions (macco-train units)."""
         return False
 
+    @property
+    def crops(self) -> bool:
+        """Whether batches hold crops of images, and not features made before."""
+        return True
+
     def check(self, config: "TrainConfig") -> None:
         """Raise UserError for what does not go together."""
 

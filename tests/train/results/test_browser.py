@@ -1,11 +1,16 @@
 """The page of runs in a browser."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from macco.pipeline.page.filter import Filter
+from macco.pipeline.page.gallery import Gallery
+from macco.pipeline.store import Store
+from macco.train.results.look import Look
 from macco.train.results.serve import runs_app
 from macco.train.runs.metrics import read
 from tests.support.browser import BROWSED, faults, opened
@@ -30,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_runs_and_evaluations_are_told_apart_and_shut_nobody_out(
     browser: Any, folders: list[Path], scheme: str, width: int
 ) -> None:
-    with served(runs_app(folders, None, 0.35, None)) as address:
+    with served(runs_app(Look.of([str(folder) for folder in folders]), None, None)) as address:
         for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
             page.goto(f"{address}runs")
             page.wait_for_selector("body.ready")
@@ -55,3 +60,38 @@ def test_runs_and_evaluations_are_told_apart_and_shut_nobody_out(
             assert faults(page) == []
             if width < 800:
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_one_evaluation_is_not_compared(browser: Any, folders: list[Path]) -> None:
+    with served(runs_app(Look.of([str(folders[-1])]), None, None)) as address:
+        for page in opened(browser):
+            page.goto(f"{address}runs")
+            page.wait_for_selector("body.ready")
+            assert "nothing to compare it with" in page.inner_text("#items")
+            assert page.locator("#items table").count() == 0
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 390)])
+def test_a_sample_is_seen_as_training_would_before_any_run(
+    browser: Any, store: Store, scheme: str, width: int
+) -> None:
+    gallery = Gallery(store)
+    gallery.fill()
+    look = Look.of([], ["tiny"], store.url)
+    with closing(gallery), served(runs_app(look, gallery, None)) as address:
+        for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
+            page.goto(address)
+            page.wait_for_selector("body.ready")
+            page.click(".figure .open")
+            page.locator("#detail summary", has_text="As training sees it").first.click()
+            page.wait_for_selector(".seen .crop img")
+            sample = gallery.figures(Filter())["figures"][0]["captions"][0]["sample_id"]
+            found = page.evaluate("async id => (await fetch(`api/seen?seed=0&sample=${id}`)).json()", sample)
+            assert page.locator(".seen .crop rect").count() == sum(found["patches"])
+            masked = [token["text"] for token in found["tokens"] if token["masked"]]
+            assert page.locator(".seen .masked").all_text_contents() == masked != []
+            assert f"{len(masked)} of {len(found['tokens'])} tokens" in page.inner_text(".seen")
+            assert "Under preset tiny." in page.inner_text(".seen")
+            for caption in found["siblings"]:
+                assert caption in page.inner_text(".seen")
+            assert faults(page) == []
