@@ -222,6 +222,7 @@ def report(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON, and write no page.")
     ] = False,
+    detector: Boxes = None,
 ) -> None:
     """Write a page about a store: counts, failures, commonest concepts, scores, boxes, masking, seconds.
 
@@ -229,12 +230,13 @@ def report(
 
       macco-prep report store --out report.html
       macco-prep report store --json
+      macco-prep report store --detector owlv2
     """
     from macco.pipeline.folder import put_file
     from macco.pipeline.store import Store
     from macco.preprocess.look.report import report as figures
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     found = figures(store, threshold=threshold, top=top)
     if as_json:
         show(found, True)
