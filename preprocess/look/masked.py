@@ -82,6 +82,7 @@ def masking(connection: duckdb.DuckDBPyConnection, threshold: float, grid: int) 
         "masked": {
             "words": mean(sum(share["masked"] for share in words)),
             "patches": [{"patches_a_side": side, "share": masked(side)} for side in GRIDS],
+            "rectangle": {"chance": rectangle.CHANCE, "share": rectangle.SHARE},
             "captions_with_a_phrase": mean(len(np.unique(phrases["number"]))),
         },
     }

@@ -1,16 +1,19 @@
 """The page of runs in a browser."""
 
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from macco.pipeline.page.filter import Filter
 from macco.pipeline.page.gallery import Gallery
 from macco.pipeline.store import Store
 from macco.train.results.look import Look
+from macco.train.results.report import write_report
 from macco.train.results.serve import runs_app
 from macco.train.runs.metrics import read
 from tests.support.browser import BROWSED, faults, opened
@@ -19,6 +22,34 @@ from tests.support.scored import evaluation
 
 pytestmark = BROWSED
 RUN = Path(__file__).parents[2] / "fixtures" / "v0.1" / "macco"
+
+
+@pytest.fixture(scope="module")
+def report(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with reconstructions, whose name and samples are long or hostile."""
+    run = Path(shutil.copytree(RUN, tmp_path_factory.mktemp("report") / f"<b>{'run' * 30}"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["name"] = str(RUN.parent / "start")
+    config["data"] |= {"store": store.url, "cache": ""}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_report(run)
+    return run / "report.html"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 390), ("dark", 390)]
+)
+def test_a_runs_report_shuts_nobody_out(browser: Any, report: Path, scheme: str, width: int) -> None:
+    size = {"width": width, "height": 844}
+    for page in opened(browser, color_scheme=scheme, viewport=size, bypass_csp=True):
+        page.goto(report.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("h1").inner_text() == report.parent.name
+        assert page.locator("polyline").count() > 3
+        assert page.locator(".pictures img").count() == 18
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", colour))) > 380) == (scheme == "light")
+        assert faults(page) == []
 
 
 @pytest.fixture(scope="module")
