@@ -15,6 +15,7 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.bench import bench
 from macco.preprocess.checking_graphs import import_graphs
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
+from macco.preprocess.measuring import compare, score
 from macco.preprocess.options import given_options, with_options
 from macco.preprocess.regrounding import refuse_others, reground_store
 from macco.preprocess.store_commands import (
@@ -22,10 +23,8 @@ from macco.preprocess.store_commands import (
     StorePath,
     cache,
     compact,
-    compare,
     export,
     report,
-    score,
     serve,
     show,
     sql,

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from macco.pipeline import console
-from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
 from macco.train.cli_texts import app as texts
+from macco.train.study.command import app as studies
 from macco.train.study.reproduce.command import app as reproduction
 
 app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
@@ -274,69 +274,7 @@ def bench(
     measure(_resolved(preset, config, assignments, store, None, None), steps, pairs, _say)
 
 
-@app.command()
-def study(
-    name: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")
-    ],
-    store: Annotated[str, typer.Option(help="The concept store to train on.")],
-    test: Annotated[Path, typer.Option(help="Folder of the benchmarks that are reported.")],
-    out: OutFolder,
-    assignments: Assignments = None,
-    val: Annotated[
-        Path | None, typer.Option(help="Folder of the benchmarks that hyper-parameters are chosen on.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=0, help="Runs at once. Default: the cores, on a GPU 1; 0: one, in this process."),
-    ] = None,
-    arms: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
-    seeds: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
-    tune: Annotated[
-        bool, typer.Option(help="Choose hyper-parameters on --val; else: the study's values.")
-    ] = True,
-    keep: Annotated[bool, typer.Option(help="Keep the checkpoints of the runs.")] = False,
-) -> None:
-    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended.
-
-    Examples:
-
-      macco-train study demo --store store --val val --test test --out study
-      macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
-    """
-    from macco.pipeline.devices import choose_device
-    from macco.train.distributed.processes import asked_to_stop
-    from macco.train.layers import parse, resolve
-    from macco.train.study.plan import load_plan
-    from macco.train.study.study import Order, Study
-
-    if tune and val is None:
-        raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")
-    plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
-    if jobs is None:
-        device = choose_device(resolve(plan.base, overrides).device)
-        jobs = 1 if device.type == "cuda" else cores()
-    try:
-        numbers = [int(seed) for seed in seeds.split(",") if seed]
-    except ValueError as error:
-        raise UserError(f"--seeds is {seeds!r}: numbers with commas between, e.g. 0,1") from error
-    order = Order(
-        out=out, test=test, val=val or test, overrides=overrides, arms=[arm for arm in arms.split(",") if arm],
-        seeds=numbers, processes=jobs, tune=tune, keep=keep,
-    )  # fmt: skip
-    with asked_to_stop() as stop:
-        running = Study(plan, order, stop, _say)
-        complete = running.run()
-    if not complete:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    for failed, reason in running.failed.items():
-        print(f"failed: {failed}: {reason}", file=sys.stderr)
-    print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
-    if running.failed:
-        raise typer.Exit(1)
-
-
+app.add_typer(studies)
 app.add_typer(evaluation)
 app.add_typer(texts)
 app.add_typer(reproduction)

@@ -109,8 +109,9 @@ def _shares(boxes: dict[str, NDArray[Any]], grid: int) -> NDArray[np.float64]:
     cuts = np.unique(np.append(np.searchsorted(phrase, phrase[::TOGETHER]), len(phrase)))
     for start, end in itertools.pairwise(cuts):
         own, first, last = phrase[start:end], int(phrase[start]), int(phrase[end - 1])
-        edges = (boxes[name][start:end].astype(float) * grid for name in ("x0", "y0", "x1", "y1"))
-        found[first : last + 1] = any_of(touched(*edges, grid), own - first, last + 1 - first).mean((1, 2))
+        x0, y0, x1, y1 = (boxes[name][start:end].astype(float) * grid for name in ("x0", "y0", "x1", "y1"))
+        hit = touched(x0, y0, x1, y1, grid)
+        found[first : last + 1] = any_of(hit, own - first, last + 1 - first).mean((1, 2))
     return found
 
 
