@@ -3,6 +3,7 @@
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -16,17 +17,17 @@ class Aligned:
     """A text, and the characters [starts[i], ends[i]) of the caption that its character i was made from."""
 
     text: str
-    starts: list[int]
-    ends: list[int]
+    starts: Sequence[int]  # a range where every character stands at its place in the caption
+    ends: Sequence[int]
 
     @classmethod
     def of(cls, text: str) -> "Aligned":
         """The caption itself."""
-        return cls(text, list(range(len(text))), list(range(1, len(text) + 1)))
+        return cls(text, range(len(text)), range(1, len(text) + 1))
 
     def replace(self, changes: list[tuple[int, int, str]]) -> "Aligned":
         """Put new text in place of stretches [start, end), given in order: it was made from all of each."""
-        pieces, starts, ends, done = [], [], [], 0
+        pieces, starts, ends, done = list[str](), list[int](), list[int](), 0
         for start, end, new in [*changes, (len(self.text), len(self.text), "")]:
             pieces += [self.text[done:start], new]
             starts += self.starts[done:start]

@@ -21,6 +21,7 @@ from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
 from macco.train.data.index import Index, build
 from macco.train.data.recipe import Recipe
+from macco.train.data.room import keep_freed
 from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
 from macco.train.data.shuffle import Epoch
@@ -176,6 +177,7 @@ class Batches(Dataset[Loaded]):
 
     @cached_property
     def _samples(self) -> Samples:
+        keep_freed()
         return Samples(self.plan)
 
     def __getitem__(self, place: tuple[int, int]) -> Loaded:

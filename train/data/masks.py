@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +71,7 @@ def masked_kinds(config: MaskConfig) -> tuple[str, ...]:
     return tuple(kind for kind, on in switches if on)
 
 
-@dataclass(frozen=True, slots=True)
-class Grounded:
+class Grounded(NamedTuple):
     """A concept of a sample: its words and its boxes."""
 
     kind: str
@@ -83,8 +81,7 @@ class Grounded:
     boxes: NDArray[np.float32]  # [K, 4]: x0, y0, x1, y1 in 0..1 of the original image
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
+class Crop(NamedTuple):
     """What torchvision's RandomResizedCrop cuts out: pixels of an image of `width` x `height`."""
 
     top: int
@@ -95,8 +92,7 @@ class Crop:
     image_height: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(NamedTuple):
     """What of a sample is to be masked; `masks` makes it of a whole batch at once."""
 
     tokens: Tokens

@@ -80,17 +80,12 @@ class Tokenize:
         cleaned = clean(caption, self.tokenizer.clean_fn)
         simple = isinstance(self.tokenizer, SimpleTokenizer)
         ids, places, whole = self._simple(cleaned.text) if simple else self._fast(cleaned.text)
-        starts, ends = [0] * len(ids), [0] * len(ids)
-        for number, (first, last) in enumerate(places):
-            # Sentencepiece counts the space before a word as the word's.
-            while first < last and cleaned.text[first].isspace():
-                first += 1
-            if first < last:
-                starts[number] = min(cleaned.starts[first:last])
-                ends[number] = max(cleaned.ends[first:last])
-        return Tokens(
-            np.array(ids, np.int64), np.array(starts, np.int64), np.array(ends, np.int64), not whole
-        )
+        at = np.array(places, np.int64)
+        if not isinstance(cleaned.starts, range):  # cleaning moved characters
+            for number, (first, last) in enumerate(places):
+                if first < last:
+                    at[number] = min(cleaned.starts[first:last]), max(cleaned.ends[first:last])
+        return Tokens(np.array(ids, np.int64), at[:, 0], at[:, 1], not whole)
 
     def _simple(self, text: str) -> tuple[list[int], list[tuple[int, int]], bool]:
         """SimpleTokenizer.encode, keeping places."""
@@ -121,7 +116,13 @@ class Tokenize:
     def _fast(self, text: str) -> tuple[list[int], list[tuple[int, int]], bool]:
         t = self.tokenizer
         found = t.tokenizer(text, max_length=self.context, truncation=True, return_offsets_mapping=True)
-        ids, places = list(found["input_ids"]), list(found["offset_mapping"])
+        ids, places = list(found["input_ids"]), []
+        for first, last in found["offset_mapping"]:
+            while (
+                first < last and text[first].isspace()
+            ):  # sentencepiece counts the space before a word as the word's
+                first += 1
+            places.append((first, last))
         whole = not found.encodings[0].overflowing
         if t.strip_sep_token:
             ids = [0 if number == t.tokenizer.sep_token_id else number for number in ids]
