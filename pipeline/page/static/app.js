@@ -314,14 +314,16 @@ function drawSeen(caption) {
     try {
       const seen = await ask("seen", new URLSearchParams({ sample: caption.sample_id, seed }));
       const cells = seen.patches.map((masked, i) => masked && svg("rect", { x: i % seen.grid, y: Math.floor(i / seen.grid), width: 1, height: 1 }));
-      holder.replaceChildren(
+      holder.replaceChildren();
+      put(holder, {}, [
         el("div", { class: "crop" }, el("img", { src: seen.image, alt: "The crop that training sees, its masked patches dark" }), svg("svg", { viewBox: `0 0 ${seen.grid} ${seen.grid}`, "aria-hidden": "true" }, cells)),
         el("p", { class: "tokens" }, seen.tokens.map(({ text, masked }) => el("span", { class: masked ? "masked" : "" }, text))),
         el("p", { class: "hint" }, `Masked: ${of(seen.tokens.map((one) => one.masked), "tokens")}, ${of(seen.patches, "patches")}. Under ${store.seen}.`),
         list("Hard negatives", seen.negatives.map((one) => [el("i", {}, one.kind.replace("_", " ")), " ", one.caption])),
         list("Other captions of the image", seen.siblings), list("Paraphrases", seen.paraphrases),
         seen.lacks.map((text) => el("p", { class: "status" }, text)),
-        el("button", { onclick: () => { seed += 1; draw(); } }, "Another draw"));
+        el("button", { onclick: () => { seed += 1; draw(); } }, "Another draw"),
+      ]);
     } catch (error) {
       holder.replaceChildren(el("p", { class: "status" }, error.message));
     }

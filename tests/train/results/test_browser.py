@@ -108,7 +108,7 @@ def test_a_sample_is_seen_as_training_would_before_any_run(
 ) -> None:
     gallery = Gallery(store)
     gallery.fill()
-    look = Look.of([], ["tiny"], store.url)
+    look = Look.of(["method.negatives=2"], ["tiny"], store.url)
     with closing(gallery), served(runs_app(look, gallery, None)) as address:
         for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
             page.goto(address)
@@ -122,7 +122,9 @@ def test_a_sample_is_seen_as_training_would_before_any_run(
             masked = [token["text"] for token in found["tokens"] if token["masked"]]
             assert page.locator(".seen .masked").all_text_contents() == masked != []
             assert f"{len(masked)} of {len(found['tokens'])} tokens" in page.inner_text(".seen")
-            assert "Under preset tiny." in page.inner_text(".seen")
-            for caption in found["siblings"]:
-                assert caption in page.inner_text(".seen")
+            assert "Under preset tiny, method.negatives=2." in page.inner_text(".seen")
+            assert page.locator(".seen li").all_text_contents() == found["siblings"]
+            assert page.locator(".seen .status").all_text_contents() == found["lacks"] != []
+            assert page.locator(".seen > *").count() == 6  # and no text beside these
+            assert page.evaluate("[...document.querySelector('.seen').childNodes].every(one => one.tagName)")
             assert faults(page) == []

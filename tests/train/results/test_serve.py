@@ -151,6 +151,27 @@ def test_settings_that_nothing_is_seen_with_are_a_users_mistake(
         )
 
 
+@pytest.mark.parametrize(
+    ("settings", "lacking"),
+    [
+        ("objective=fsc", ["negatives"]),
+        ("objective=c2lip", []),
+        ("objective=csclip", ["negatives", "units"]),
+        ("objective=itm joint.tower=trained joint.offline=2", ["negatives"]),
+    ],
+)
+def test_every_objective_that_reads_crops_shows_them(settings: str, lacking: list[str], store: Store) -> None:
+    """Also where the store has not yet got what it reads, which is said."""
+    seen = Seen(Look.of(settings.split(), ["tiny"], store.url).config, store)
+    sample = store.table("samples", min(store.committed())).to_pylist()[0]
+    found = seen(sample["sample_id"], 0)
+    assert [one.split()[-2] for one in found["lacks"]] == lacking
+    text = "".join(token["text"] for token in found["tokens"])
+    assert text == sample["caption"].lower().replace(" ", "")
+    assert not any(token["masked"] for token in found["tokens"])
+    assert found["image"].startswith("data:image/png")
+
+
 def test_features_made_before_are_said_to_have_no_crop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(page: TestClient) -> str:
         assert page.get("/api/figures").json()["figures"]
