@@ -1,4 +1,4 @@
-"""The commands of macco-prep that ask a store something, or copy it into another form."""
+"""The commands of macco-prep that ask a store something."""
 
 import json
 import shlex
@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from macco.pipeline.cores import cores
-from macco.pipeline.errors import UserError
 from macco.preprocess.config import DEFAULT_THRESHOLD
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A concept store.")]
@@ -25,14 +23,27 @@ Out = Annotated[str, typer.Option("--out", help="The store: a folder or any fssp
 
 
 def status(
-    path: StorePath, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    path: StorePath,
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Count the captions that this model of open_clip cuts, too: ViT-B-32, or local-dir:FOLDER.",
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show what is committed, what failed and why, and the settings."""
     from macco.pipeline.store import Store
     from macco.preprocess.look.status import status as overview
 
     store = Store.open(path)
-    show(overview(store), as_json)
+    found = overview(store)
+    if tokenizer:
+        from macco.preprocess.look.lengths import cuts
+
+        found["tokens"] = cuts(store, tokenizer)
+    show(found, as_json)
     store.require_whole(all_boxes=True)
 
 
@@ -140,6 +151,51 @@ def sql(
     store.require_whole(all_boxes="all_boxes" in (query or "all_boxes").lower())
 
 
+def score(
+    path: StorePath,
+    truth: Annotated[
+        str, typer.Option(help="Folder with concepts/*.parquet and boxes/*.parquet, as `demo` writes.")
+    ],
+    threshold: Threshold = DEFAULT_THRESHOLD,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which a box is right.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    detector: Boxes = None,
+) -> None:
+    """Compare a store with known truth: spans by (kind, start, end), boxes by overlap."""
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.score import score as compare
+
+    store = Store.open(path).choose_boxes(detector, looking=True)
+    result = compare(store, truth, threshold, iou)
+    rows = {
+        name: {key: round(getattr(value, key), 4) for key in ("precision", "recall", "f1")}
+        | {"of": value.true}
+        for name, value in result.items()
+    }
+    show(rows, as_json)
+    store.require_whole()
+
+
+def compare(
+    path: StorePath,
+    tsv: Annotated[Path, typer.Argument(metavar="TSV", help="A MACCO training TSV, such as the authors'.")],
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Boxes of the store below this score do not count.")
+    ] = DEFAULT_THRESHOLD,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    detector: Boxes = None,
+) -> None:
+    """Compare own annotations with a MACCO TSV's on the captions of both: equal spans, boxes that meet, by kind."""
+    from macco.pipeline.store import Store
+    from macco.preprocess.look.compare import as_rows
+    from macco.preprocess.look.compare import compare as beside
+
+    store = Store.open(path).choose_boxes(detector, looking=True)
+    show(as_rows(beside(store, tsv, threshold, iou)), as_json)
+    store.require_whole()
+
+
 def view(
     path: StorePath,
     out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")],
@@ -238,69 +294,6 @@ def serve(
             lambda key: store_app(gallery, threshold=threshold, token=key, about=about),
             host=host, port=port, token=token,
         )  # fmt: skip
-
-
-def compact(
-    path: StorePath,
-    out: Annotated[
-        str | None, typer.Option("--out", help="Leave the store as it is, and make a new one here.")
-    ] = None,
-) -> None:
-    """Put a store's rows into few large files, for quicker questions; every row stays as it is.
-
-    Long extractions do so by themselves. A kill loses nothing: give the command again.
-    """
-    from macco.pipeline.store import Store
-    from macco.preprocess.exchange.compact import compact as merge
-
-    merge(Store.open(path), out)
-
-
-def cache(
-    path: StorePath,
-    out: Annotated[str, typer.Option("--out", help="The cache: a folder or any fsspec URL.")],
-    short_side: Annotated[int, typer.Option(help="Pixels of the short side.")] = 256,
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
-    pixels: Annotated[
-        bool,
-        typer.Option("--pixels", help="No JPEGs: six times the bytes, nothing to decode (data.crop=device)."),
-    ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
-) -> None:
-    """Write resized copies of a store's images, so that training decodes few pixels (macco-train: data.cache)."""
-    from macco.preprocess.exchange.cache import write_cache
-
-    count = workers or cores()
-    write_cache(path, out, short_side=short_side, quality=quality, pixels=pixels, workers=count)
-
-
-def export(
-    path: StorePath,
-    out: Annotated[
-        Path, typer.Option("--out", help="File (coco, macco-tsv) or folder (fiftyone, hf) to write.")
-    ],
-    format: Annotated[str, typer.Option(help="coco, fiftyone, macco-tsv or hf.")] = "coco",
-    threshold: Threshold = DEFAULT_THRESHOLD,
-    detector: Boxes = None,
-) -> None:
-    """Write a store for others: COCO detection JSON, a FiftyOne folder, the MACCO authors' TSV, a Hugging Face dataset.
-
-    Examples:
-
-      macco-prep export store --out boxes.json
-      macco-prep export store --out dataset --format fiftyone --threshold 0.5
-      macco-prep export store --out concepts --format hf --threshold 0.3
-    """
-    from macco.pipeline.folder import is_stream
-    from macco.pipeline.store import Store
-    from macco.preprocess.exchange.formats import FORMATS, writer
-
-    if format not in FORMATS:
-        raise UserError(f"--format is {format!r}: choose one of {', '.join(FORMATS)}")
-    store = Store.open(path).choose_boxes(detector)
-    store.require_whole()
-    rows = writer(format)(store, out, threshold, lambda line: print(line, file=sys.stderr))
-    print(f"{rows} rows in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
 
 
 def show(value: Any, as_json: bool) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from macco.pipeline import rectangle
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize
 from macco.preprocess.look.report import report
 from macco.train.config import DataConfig, MaskConfig
 from macco.train.data import recipe
 from macco.train.data.loader import open_loader
 from macco.train.data.masks import Crop
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import MaskedPairs
 
 EPOCHS, PATCH = 30, 8

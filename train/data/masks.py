@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from macco.pipeline import rectangle
 from macco.pipeline.patches import any_of, touched
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.tokens import Tokens
 from macco.train.config import MaskConfig
-from macco.train.data.tokens import Tokens
 
 # Words that say little by themselves. Of "sitting on" remains "sitting", of "to the left of" "left"; "behind" stays.
 FUNCTION_WORDS: Final = frozenset(
