@@ -9,6 +9,16 @@ from macco.pipeline.settings import difference
 GROUNDING: Final = ("detector", "dtype", "box_threshold", "nms_iou", "max_boxes")  # settings that shape boxes
 DEFAULT_THRESHOLD = 0.35  # of box scores, where a command shows or counts boxes: GroundingDINO's own default
 
+# What reading a file depends on, and the option that says it.
+READING: Final = {
+    "dataset": "--dataset",
+    "format": "--format",
+    "captions": "--caption-field",
+    "image": "--image-field",
+    "key": "--key-field",
+    "image_root": "--image-root",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:

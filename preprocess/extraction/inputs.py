@@ -9,11 +9,11 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.shards import fit
 from macco.pipeline.store import Store
 from macco.pipeline.urls import folder, stamps, stem
+from macco.preprocess.config import READING
 from macco.preprocess.extraction.repeats import firsts, refuse_overlaps
 from macco.preprocess.extraction.shard import Job
 from macco.preprocess.sources import Shard
 from macco.preprocess.sources.content import STAND_INS, State, state
-from macco.preprocess.sources.shard import READING
 
 
 @dataclass

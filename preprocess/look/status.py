@@ -9,7 +9,7 @@ from macco.pipeline.commits import PACKS, Commits
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
 from macco.pipeline.views import literal, parquet
-from macco.preprocess.sources.shard import READING
+from macco.preprocess.config import READING
 
 BUSY = ("decoders", "detector")  # in the seconds of a shard's record
 SHOWN = 20  # of a list of files or shards

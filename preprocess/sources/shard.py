@@ -2,21 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final
+from typing import Any
 
 from macco.preprocess.sources import image_folder, tables, tar
 from macco.preprocess.sources.index import Table
 from macco.preprocess.sources.source_image import SourceImage
-
-# What reading a file depends on, and the option that says it.
-READING: Final = {
-    "dataset": "--dataset",
-    "format": "--format",
-    "captions": "--caption-field",
-    "image": "--image-field",
-    "key": "--key-field",
-    "image_root": "--image-root",
-}
 
 
 @dataclass(frozen=True)
