@@ -270,11 +270,11 @@ def serve(
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
 
-    with closing(Gallery(Store.open(path).choose_boxes(detector))) as gallery:
+    store = Store.open(path).choose_boxes(detector, looking=True)
+    with closing(Gallery(store)) as gallery:
         gallery.start()
-        listen(
-            lambda key: store_app(gallery, threshold=threshold, token=key), host=host, port=port, token=token
-        )
+        listen(lambda key: store_app(gallery, threshold=threshold, token=key), host, port, token, gallery)
+    store.require_whole()
 
 
 def compact(

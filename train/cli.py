@@ -162,7 +162,7 @@ def serve(
     with closing(Gallery(Store.open(url).choose_boxes(chosen))) if url else nullcontext() as gallery:
         if gallery is not None:
             gallery.start()
-        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host=host, port=port, token=token)
+        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host, port, token, gallery)
 
 
 @app.command()
