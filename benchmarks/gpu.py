@@ -1,6 +1,7 @@
 """One command for a GPU: what MACCO's step and the detectors do on it, and whether they compute the same there.
 
-    python -m benchmarks.gpu [--models ViT-B-32 ViT-B-16 ViT-L-14] [--skip detectors] [--profile]
+    python -m benchmarks.gpu [--models ViT-B-32 ViT-B-16 ViT-L-14] [--how compiled] [--batches 256 1024]
+                             [--skip detectors] [--profile]
     python -m benchmarks.gpu --small                 the same code in small, on the CPU
 
 Needs torch and open_clip_torch, and for the detectors transformers; nothing that reads stores. Weights and
@@ -13,9 +14,10 @@ import gc
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import open_clip
@@ -26,6 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train_step import fast, medians, product_rate, random_batch, training_step
+from macco.train.clip.towers import embed_patches
 from macco.train.data.uncut import Uncut
 from macco.train.objectives.macco.batch import MaskedBatch
 from macco.train.objectives.macco.model import Macco
@@ -35,6 +38,7 @@ from tests.support.syncs import Syncs
 MODELS = {"ViT-B-32": (256, 2, 3), "ViT-B-16": (256, 4, 6), "ViT-L-14": (64, 4, 6)}  # first batch, depths
 ARCHITECTURES = ("GroundingDino", "MMGroundingDino")  # LLMDet's is the second
 SIZES = ((800, 1333), (640, 640))
+WAYS = ("plain", "checkpointing", "compiled")  # with activations kept, made again, or in compiled blocks
 SMALL = {"embed_dim": 64, "text_cfg": {"width": 64, "heads": 2, "layers": 2}}
 SMALL["vision_cfg"] = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}
 
@@ -154,31 +158,53 @@ def operations(model: Macco, loss: Callable[[], Tensor], device: str) -> int:
     return int(counter.get_total_flops())
 
 
-def steps(name: str, device: str, small: bool) -> None:
-    """A step in bf16: compiled or not, with activations kept or computed again, and the largest batch."""
+def steps(name: str, device: str, small: bool, ways: Iterable[str], batches: Sequence[int]) -> None:
+    """Steps in bf16 of such batches, or of doubled ones up to the largest."""
     dtype = torch.float32 if small else torch.bfloat16  # most CPUs have no products in bf16
     rate = product_rate(device, dtype)
     print(f"matrix products {rate / 1e12:.2f} TFLOP/s in {dtype}")
     first = 8 if small else MODELS[name][0]
-    for checkpointing in (False, True):
-        model, size, peaks = build(name, device, small, checkpointing), first, []
-        said = ", checkpointing" * checkpointing
-        while found := measured(name, model, size, device, small, rate, said):
-            peaks.append((size, found[1]))
-            if found[0] > 1 or (small and size > first):
+    for way in ways:
+        model, peaks = build(name, device, small, way == "checkpointing"), []
+        said = f", {way}" * (way != "plain")
+        doubled: Iterable[int] = (first << times for times in count())
+        if way == "compiled":
+            if small:  # a CPU's compiler takes minutes
+                continue
+            model.compile_blocks()
+            doubled = (first, 4 * first)
+        for size in batches or doubled:
+            found = measured(name, model, size, device, small, rate, said)
+            if found is None:
                 break
-            size *= 2
+            peaks.append((size, found[1]))
+            if not batches and (found[0] > 1 or (small and size > first)):
+                break
         if device == "cuda" and len(peaks) > 1:
             (few, low), (many, high) = peaks[-2:]
             free = torch.cuda.get_device_properties(device).total_memory - high
             print(
                 f"{name}{said}: {many + free * (many - few) / (high - low):.0f} samples fill the memory, by these two"
             )
-    if not small:  # a CPU's compiler takes minutes
-        model = build(name, device, small)
-        model.compile_blocks()
-        for size in (first, 4 * first):
-            measured(name, model, size, device, small, rate, ", compiled")
+
+
+def embedding(name: str, device: str, small: bool) -> None:
+    """Patches by the model's convolution, and by the product that is made of it; forward and back."""
+    convolution = build(name, device, small).image.module.conv1
+    side = SMALL["vision_cfg"]["image_size"] if small else 224
+    images = torch.randn(8 if small else 4 * MODELS[name][0], 3, side, side, device=device)
+
+    def work(embed: Callable[[Tensor], Tensor]) -> None:
+        with bf16(device):
+            torch.autograd.backward(embed(images).float().mean())
+
+    taken = medians(
+        [partial(work, convolution), partial(work, partial(embed_patches, convolution))], 5, device
+    )
+    own, product = (1000 * seconds for seconds in taken)
+    print(
+        f"{name}: {len(images)} images' patches by a convolution {own:.1f} ms, by a product {product:.1f} ms"
+    )
 
 
 def profile(name: str, device: str, small: bool) -> None:
@@ -268,6 +294,8 @@ def main() -> int:
     )
     parser.add_argument("--small", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--how", nargs="+", default=list(WAYS), choices=WAYS, help="which steps")
+    parser.add_argument("--batches", nargs="+", type=int, default=[], help="in place of doubled ones")
     parser.add_argument("--skip", nargs="+", default=[], choices=["equality", "steps", "crops", "detectors"])
     parser.add_argument("--profile", action="store_true", help="list the kernels of a step")
     options = parser.parse_args()
@@ -281,7 +309,8 @@ def main() -> int:
         if "equality" not in options.skip:
             kept &= equality(name, device, small) & one_rank(name, device, small) & waits(name, device, small)
         if "steps" not in options.skip:
-            steps(name, device, small)
+            embedding(name, device, small)
+            steps(name, device, small, options.how, options.batches)
         if options.profile:
             profile(name, device, small)
     if "crops" not in options.skip:

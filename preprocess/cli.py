@@ -15,15 +15,13 @@ from macco.pipeline.errors import UserError
 from macco.preprocess.bench import bench
 from macco.preprocess.checking_graphs import import_graphs
 from macco.preprocess.config import DEFAULT_THRESHOLD, Compute, ExtractConfig, Parsing, RunConfig
+from macco.preprocess.copy_commands import cache, compact, export
 from macco.preprocess.options import given_options, with_options
 from macco.preprocess.regrounding import refuse_others, reground_store
 from macco.preprocess.store_commands import (
     Out,
     StorePath,
-    cache,
-    compact,
     compare,
-    export,
     report,
     score,
     serve,

@@ -12,6 +12,7 @@ from PIL.Image import Resampling
 
 from macco.pipeline.cache import CACHED, PIXELS, ImageCache
 from macco.pipeline.errors import UserError
+from macco.pipeline.memory import keep_freed
 from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.pipeline.schema import OK
 from macco.pipeline.store import Store
@@ -70,6 +71,7 @@ def cache_shard(
     store_url: str, out: str, shard: str, short_side: int, quality: int | None
 ) -> tuple[str, int, int]:
     """Cache one shard; return its name, and how many images were written and left out."""
+    keep_freed()
     store = Store.open(store_url)
     samples = store.table("samples", shard).select(["key", "source", "member", "offset", "size", "status"])
     good = {row["key"]: row for row in samples.to_pylist() if row["status"] == OK}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from itertools import count, islice
@@ -17,6 +18,7 @@ import pyarrow as pa
 from PIL.Image import Image
 
 from macco.pipeline.cores import cores
+from macco.pipeline.memory import keep_freed
 from macco.pipeline.pictures import Decoded, ImageError, Measured, decode, measure
 from macco.pipeline.schema import OBJECT, OK, TABLES, Status, sample_id
 from macco.pipeline.store import Store
@@ -54,6 +56,13 @@ class Job:
 def parse_nothing(captions: Sequence[str], names: Sequence[str]) -> "Future[Parsed]":
     """What stands for a parser where no caption is read."""
     raise AssertionError("no caption is read where boxes alone are asked for")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what the rows depend on."""
+    found = {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
+    return found | {"python": platform.python_version()}
 
 
 def parse_here(config: ExtractConfig) -> Parse:
@@ -105,6 +114,7 @@ class Extractor:
     def __init__(self, config: ExtractConfig, parse: Parse | None = None) -> None:
         from macco.preprocess.detectors import load_detector
 
+        keep_freed()
         self.config = config
         self.parse = parse or parse_here(config)
         self._decoders = ThreadPoolExecutor(min(DECODERS, cores()), "macco-decode")
@@ -171,8 +181,7 @@ class Extractor:
             or SIDE,  # at which an audit makes the hashes that are not here
             "counts": {name: n for name, n in sorted((counts + self.detector.counts).items()) if n},
             "seconds": {"total": round(time.monotonic() - start, 3)} | clock.seconds(),
-            "versions": {name: version(name) for name in ("macco", "spacy", "torch", "transformers")}
-            | {"python": platform.python_version()},
+            "versions": _versions(),
         }
         return tables.finish(), record
 

@@ -4,10 +4,10 @@ import open_clip
 import pytest
 import torch
 
+from macco.pipeline.tokens import Tokenize
 from macco.preprocess.demo.captions import captions
 from macco.preprocess.demo.corpus import make
 from macco.train.clip.load import load_clip
-from macco.train.data.tokens import Tokenize
 from macco.train.layers import parse, resolve
 from macco.train.loop.run import train
 from macco.train.results.product import export_run

@@ -16,13 +16,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL.Image import Resampling
 
 from macco.pipeline.aligned import Aligned
+from macco.pipeline.clean import _repair, _unpunctuate
 from macco.pipeline.pictures import ANY_PIXELS, decode
+from macco.pipeline.tokens import Tokenize, Tokens
 from macco.train.config import MaskConfig
-from macco.train.data.clean import _repair, _unpunctuate
 from macco.train.data.crops import MARGIN, draw_crop, read
 from macco.train.data.masks import Crop, Grounded, _rectangle, _some_tokens, _words, masked_kinds
 from macco.train.data.rows import Sample
-from macco.train.data.tokens import Tokenize, Tokens
 from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
 
 

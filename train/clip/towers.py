@@ -77,8 +77,8 @@ def encode_both(
 def embed_patches(convolution: nn.Conv2d, images: Tensor) -> Tensor:
     """A convolution whose patches do not overlap, as one matrix product: [B, C, S, S] to [B, P, W].
 
-    In bf16 on an H200 cuDNN's kernels for it leave the units for matrices aside: 19 ms of the 209 of a compiled step of
-    ViT-B/32 (docs/measurements), where the product asks for less than one.
+    In bf16 on an H200 cuDNN's kernels for it leave the units for matrices aside: 18.6 ms for 1,024 images of ViT-B/32,
+    forward and back, where the product takes 2.0 (docs/measurements).
     """
     rows, columns = convolution.kernel_size
     batch, channels, height, width = images.shape

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
+from macco.pipeline.memory import keep_freed
 from macco.pipeline.query import connect
 from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, OK, PARAPHRASES, UNITS
 from macco.pipeline.store import Store
@@ -21,7 +22,6 @@ from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
 from macco.train.data.index import Index, build
 from macco.train.data.recipe import Recipe
-from macco.train.data.room import keep_freed
 from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
 from macco.train.data.shuffle import Epoch

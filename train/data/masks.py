@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
+from macco.pipeline.tokens import Tokens
 from macco.train.config import MaskConfig
-from macco.train.data.tokens import Tokens
 
 # Words that say little by themselves. Of "sitting on" remains "sitting", of "to the left of" "left"; "behind" stays.
 FUNCTION_WORDS: Final = frozenset(

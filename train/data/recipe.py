@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import MaskConfig
 from macco.train.data.batch import Batch
 from macco.train.data.crops import cut, decode, draw_crop, read, resize
 from macco.train.data.masks import Crop
 from macco.train.data.room import room
 from macco.train.data.rows import Sample
-from macco.train.data.tokens import Tokenize
 from macco.train.data.uncut import Uncut
 
 

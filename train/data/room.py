@@ -1,7 +1,5 @@
 """Memory of batches that nobody holds any more, for the next ones: the system gives it slower than we fill it."""
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Final
@@ -13,8 +11,6 @@ from numpy.typing import NDArray
 KEPT: Final = 4  # arrays: of crops on the device a batch has two, and the one before, too
 SMALL: Final = 2**20  # bytes: less is had at once
 SPARE: Final = 1.125  # the next batch's crops may be somewhat larger
-
-TRIM, MMAP = -1, -3  # of mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 
 _free: list[NDArray[np.uint8]] = []
 
@@ -36,16 +32,6 @@ def room(shape: Sequence[int]) -> NDArray[np.uint8]:
     finalize(whole, _put_back, place).atexit = False
     found: NDArray[np.uint8] = whole.reshape(shape)
     return found
-
-
-def keep_freed() -> None:
-    """Have this process keep what it frees, up to 256 MB: images come and go, and each would be faulted in again.
-
-    Where the system's C library is glibc; others are left as they are.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(TRIM, 2**28)
-        mallopt(MMAP, 2**25)  # the most that it takes
 
 
 def _put_back(place: NDArray[np.uint8]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.memory import keep_freed
 from macco.pipeline.pictures import ANY_PIXELS, ImageError, decode, read_image_bytes
 from macco.train.clip.towers import Text
 from macco.train.evaluation.item import Picture
@@ -151,6 +152,7 @@ class DualEncoder:
 
     def encode_pictures(self, pictures: Iterable[Picture]) -> None:
         """Encode what is not yet known. A picture that cannot be read keeps a status instead of features."""
+        keep_freed()  # and with it the workers that are forked
         wanted = [picture for picture in dict.fromkeys(pictures) if picture not in self._pictures]
         loader = DataLoader(
             _Files(wanted, self.preprocess),

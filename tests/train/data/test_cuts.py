@@ -7,9 +7,9 @@ import open_clip
 import pytest
 
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import MaskConfig
 from macco.train.data.masks import Crop, Grounded, draw, masks
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import open_training_data
 
 WHOLE, SHORT = (Tokenize(open_clip.get_tokenizer("ViT-B-32", context_length=n)) for n in (77, 8))

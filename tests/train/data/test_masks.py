@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torchvision.transforms import RandomResizedCrop
 
+from macco.pipeline.clean import clean
 from macco.pipeline.errors import UserError
+from macco.pipeline.tokens import Tokenize, Tokens
 from macco.train.config import MaskConfig
 from macco.train.data import masks
-from macco.train.data.clean import clean
 from macco.train.data.crops import RATIO, SCALE, draw_crop
 from macco.train.data.masks import Crop, Drawn, Grounded, elsewhere
-from macco.train.data.tokens import Tokenize, Tokens
 from tests.support.drawn import CAPTION
 
 SIMPLE = open_clip.get_tokenizer("ViT-B-32")

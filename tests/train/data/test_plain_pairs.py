@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from macco.pipeline.cache import as_cached
+from macco.pipeline.clean import clean
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.cache import write_cache
 from macco.train.config import MaskConfig
-from macco.train.data.clean import clean
 from macco.train.data.crops import resize
 from macco.train.data.loader import Loader
 from macco.train.data.uncut import Uncut

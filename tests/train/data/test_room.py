@@ -1,12 +1,8 @@
 """Batches are made where earlier ones were, never where one is still held."""
 
 import gc
-import platform
-import subprocess
-import sys
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,22 +48,3 @@ def test_a_view_of_an_array_holds_its_place() -> None:
     del first
     assert place not in {room((64, SMALL)).ctypes.data for _ in range(4)}
     assert part.base is not None
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is told")
-def test_memory_of_images_is_kept_for_the_next_ones() -> None:
-    program = (
-        "import numpy as np, resource, sys\n"
-        "from macco.train.data.room import keep_freed\n"
-        "sys.argv[1] == 'kept' and keep_freed()\n"
-        "def faults():\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    [np.ones(2**18, np.uint8) for _ in range(256)]\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "faults(), print(faults())"
-    )
-    kept, plain = (
-        int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, check=True).stdout)
-        for how in ("kept", "plain")
-    )
-    assert kept < 256 < plain

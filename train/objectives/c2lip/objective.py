@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.texts import TextSet
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.c2lip.batches import PhraseBatch, PhrasePairs
 from macco.train.objectives.c2lip.model import C2lipModel
 from macco.train.objectives.c2lip.settings import C2lipConfig

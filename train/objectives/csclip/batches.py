@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from macco.pipeline.schema import ENTITY
+from macco.pipeline.tokens import Tokenize
 from macco.train.data.batch import Batch
 from macco.train.data.recipe import Recipe, number
 from macco.train.data.rows import Sample, Unit
-from macco.train.data.tokens import Tokenize
 
 Said = tuple[str, str | None]  # a text, and its foil
 

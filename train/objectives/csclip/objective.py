@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.csclip.batches import UnitBatch, UnitPairs
 from macco.train.objectives.csclip.model import CsclipModel
 from macco.train.objectives.csclip.settings import CsclipConfig

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
 from macco.train.data.recipe import Pairs
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.degla.model import DeglaModel
 from macco.train.objectives.degla.settings import DeglaConfig
 from macco.train.objectives.noise import random_pairs

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.fsc.batches import HardPairs
 from macco.train.objectives.fsc.model import FscModel
 from macco.train.objectives.fsc.settings import FscConfig

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
-from macco.train.data.tokens import Tokenize
 from macco.train.losses.matching import annealing
 from macco.train.objectives.joint.batches import RegionBatch, RegionPairs
 from macco.train.objectives.joint.features import prepared

@@ -14,10 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize as CaptionTokens
 from macco.train.clip.towers import ClipImage, TimmImage, image_tower, pixel_statistics
 from macco.train.data.crops import whole
 from macco.train.data.masks import Crop
-from macco.train.data.tokens import Tokenize as CaptionTokens
 from macco.train.evaluation.encoder import Preprocess, cropped, open_picture
 from macco.train.evaluation.item import Picture
 from macco.train.evaluation.judged import Floats

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig, MaskConfig
 from macco.train.data.loader import Loader, open_loader
 from macco.train.data.masks import draw, masks
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Sample
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batch import MaskedBatch
 
 __all__ = ["MaskedBatch", "MaskedPairs", "open_training_data"]

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.detector import own_boxes
 from macco.train.data.loader import open_loader
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.macco.batches import MaskedBatch, MaskedPairs
 from macco.train.objectives.macco.examples import reconstruct
 from macco.train.objectives.macco.model import Macco

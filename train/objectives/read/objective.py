@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.noise import WORDS, random_pairs
 from macco.train.objectives.objective import Log
 from macco.train.objectives.pairwise import PairObjective

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from macco.pipeline.tokens import Tokenize
 from macco.train.data.masks import Grounded
 from macco.train.data.recipe import number
 from macco.train.data.rows import Sample
 from macco.train.data.texts import TextSet
-from macco.train.data.tokens import Tokenize
 from macco.train.objectives.c2lip.batches import PhrasePairs
 from macco.train.objectives.c2lip.losses import attended_cosines
 from macco.train.objectives.c2lip.model import C2lipModel

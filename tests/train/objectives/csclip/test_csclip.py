@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize
 from macco.train.cli import app
 from macco.train.config import DataConfig
 from macco.train.data.loader import open_loader
 from macco.train.data.negatives import Vocabulary, write_negatives
 from macco.train.data.rows import Unit
-from macco.train.data.tokens import Tokenize
 from macco.train.data.units import units, write_units
 from macco.train.objectives.csclip.batches import UnitPairs, draw_units
 from macco.train.objectives.csclip.model import CsclipModel

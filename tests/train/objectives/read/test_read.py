@@ -12,10 +12,10 @@ import torch
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.store import Store
+from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.elsewhere import import_texts
 from macco.train.data.loader import open_loader
-from macco.train.data.tokens import Tokenize
 from macco.train.loop.run import warnings
 from macco.train.objectives.read.batches import SiblingPairs
 from macco.train.objectives.read.decoder import Labels, load_decoder

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
+from macco.pipeline.clean import clean
 from macco.pipeline.errors import UserError
-from macco.train.data.clean import clean
 
 WORDS: Final = 100_000  # that are kept as they were read: about 30 MB of a worker
 LAST: Final = 64  # captions, likewise: some samples, with their hard negatives
