@@ -1,6 +1,7 @@
 """The commands of macco-prep that ask a store something."""
 
 import json
+import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -232,6 +233,7 @@ def report(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON, and write no page.")
     ] = False,
+    detector: Boxes = None,
 ) -> None:
     """Write a page about a store: counts, failures, commonest concepts, scores, boxes, masking, seconds.
 
@@ -239,12 +241,13 @@ def report(
 
       macco-prep report store --out report.html
       macco-prep report store --json
+      macco-prep report store --detector owlv2
     """
     from macco.pipeline.folder import put_file
     from macco.pipeline.store import Store
     from macco.preprocess.look.report import report as figures
 
-    store = Store.open(path)
+    store = Store.open(path).choose_boxes(detector, looking=True)
     found = figures(store, threshold=threshold, top=top)
     if as_json:
         show(found, True)
@@ -271,6 +274,8 @@ def serve(
 ) -> None:
     """Look at a store in the browser: filter, count, sort, tag. Nothing but tags is written.
 
+    What training would see of a sample (crop, masked words and patches) is in `macco-train serve --store STORE`.
+
     Examples:
 
       macco-prep serve store
@@ -284,7 +289,12 @@ def serve(
     store = Store.open(path).choose_boxes(detector, looking=True)
     with closing(Gallery(store)) as gallery:
         gallery.start()
-        listen(lambda key: store_app(gallery, threshold=threshold, token=key), host, port, token, gallery)
+        words = ["macco-train", "serve", "--store", gallery.store.url]
+        about = {"training": shlex.join([*words, *([f"data.detector={detector}"] if detector else [])])}
+        listen(
+            lambda key: store_app(gallery, threshold=threshold, token=key, about=about),
+            host=host, port=port, token=token, gallery=gallery,
+        )  # fmt: skip
     store.require_whole()
 
 

@@ -21,7 +21,7 @@ def page_of_a_store(page: Page) -> bytes:
 
 def reconstructions(page: Page) -> bytes:
     """The first three pairs of a run's report."""
-    figures = page.locator("h2:has-text('Reconstructions') ~ figure")
+    figures = page.locator("figure:has(.pictures)")
     boxes = [box for at in range(4) if (box := figures.nth(at).bounding_box())]
     edges = [min(b["x"] for b in boxes), min(b["y"] for b in boxes)]
     right, low = max(b["x"] + b["width"] for b in boxes), max(b["y"] + b["height"] for b in boxes)

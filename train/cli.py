@@ -2,16 +2,17 @@
 
 import sys
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from macco.pipeline import console
-from macco.pipeline.cores import cores
 from macco.pipeline.errors import UserError
 from macco.train.cli_evaluation import app as evaluation
 from macco.train.cli_texts import app as texts
+from macco.train.study.command import app as studies
 from macco.train.study.reproduce.command import app as reproduction
 
 app = console.app("A concept store in, a fine-tuned CLIP out; then its evaluation and export.")
@@ -126,12 +127,18 @@ def report(path: RunPath) -> None:
 
 @app.command()
 def serve(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUNS...", help="Folders of runs, and of evaluations.")
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUNS... key=value...",
+            help="Folders of runs, and of evaluations; settings that samples are shown under.",
+        ),
     ] = None,
     store: Annotated[
-        str | None, typer.Option(help="The store that samples are shown of. Default: the first run's.")
+        str | None,
+        typer.Option(help="The store that samples are shown of, and rebuilt. Default: the first run's."),
     ] = None,
+    preset: Presets = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. Anywhere but on this machine asks for a token.")
     ] = "127.0.0.1",
@@ -140,29 +147,33 @@ def serve(
         str | None, typer.Option(envvar="MACCO_TOKEN", help="Ask for this token on this machine, too.")
     ] = None,
 ) -> None:
-    """Look at runs in the browser: curves, reconstructions, evaluations; and at their store as they see it.
+    """Look at runs in the browser: curves, reconstructions, evaluations; and at a store as training sees it.
+
+    Without a run samples are shown as the presets and settings given would see them; by default as the paper's do.
 
     Examples:
 
+      macco-train serve --store store
+      macco-train serve --store store --preset negclip-macco masks.same=true
       macco-train serve runs/a runs/b
       macco-train serve runs/a report-a report-b --store store
     """
     from macco.pipeline.page.gallery import Gallery
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
+    from macco.train.results.look import Look
     from macco.train.results.serve import runs_app
-    from macco.train.runs.weights import CONFIG, saved_config
 
-    first = next((saved_config(run) for run in runs or [] if (run / CONFIG).is_file()), None)
-    url = store or (first.data.store if first and Path(first.data.store, "store.json").is_file() else None)
-    if not runs and url is None:
-        raise UserError("say what to look at: folders of runs or evaluations, or --store STORE")
-    threshold = first.masks.box_score if first else 0.35
-    chosen = (first.data.detector or Store.open(url).detector) if first and first.data.store == url else ""
-    with closing(Gallery(Store.open(url).choose_boxes(chosen))) if url else nullcontext() as gallery:
+    look = Look.of(what or [], preset or [], store)
+    with (
+        closing(Gallery(Store.open(look.url).choose_boxes(look.detector)))
+        if look.url
+        else nullcontext() as gallery
+    ):
         if gallery is not None:
             gallery.start()
-        listen(lambda key: runs_app(runs or [], gallery, threshold, key), host, port, token, gallery)
+        pages = partial(runs_app, look, gallery)
+        listen(pages, host=host, port=port, token=token, gallery=gallery)
 
 
 @app.command()
@@ -265,69 +276,7 @@ def bench(
     measure(_resolved(preset, config, assignments, store, None, None), steps, pairs, _say)
 
 
-@app.command()
-def study(
-    name: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study that ships with macco, or a YAML file.")
-    ],
-    store: Annotated[str, typer.Option(help="The concept store to train on.")],
-    test: Annotated[Path, typer.Option(help="Folder of the benchmarks that are reported.")],
-    out: OutFolder,
-    assignments: Assignments = None,
-    val: Annotated[
-        Path | None, typer.Option(help="Folder of the benchmarks that hyper-parameters are chosen on.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=0, help="Runs at once. Default: the cores, on a GPU 1; 0: one, in this process."),
-    ] = None,
-    arms: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
-    seeds: Annotated[str, typer.Option(help="Only these, with commas. Default: all.")] = "",
-    tune: Annotated[
-        bool, typer.Option(help="Choose hyper-parameters on --val; else: the study's values.")
-    ] = True,
-    keep: Annotated[bool, typer.Option(help="Keep the checkpoints of the runs.")] = False,
-) -> None:
-    """Run a study: tune, train, evaluate, tabulate. The same command goes on where a stopped one ended.
-
-    Examples:
-
-      macco-train study demo --store store --val val --test test --out study
-      macco-train study demo --store store --test test --out study --no-tune --arms macco --seeds 0,1
-    """
-    from macco.pipeline.devices import choose_device
-    from macco.train.distributed.processes import asked_to_stop
-    from macco.train.layers import parse, resolve
-    from macco.train.study.plan import load_plan
-    from macco.train.study.study import Order, Study
-
-    if tune and val is None:
-        raise UserError("hyper-parameters are chosen on --val FOLDER: give it, or --no-tune")
-    plan, overrides = load_plan(name), parse([*(assignments or []), f"data.store={store}"])
-    if jobs is None:
-        device = choose_device(resolve(plan.base, overrides).device)
-        jobs = 1 if device.type == "cuda" else cores()
-    try:
-        numbers = [int(seed) for seed in seeds.split(",") if seed]
-    except ValueError as error:
-        raise UserError(f"--seeds is {seeds!r}: numbers with commas between, e.g. 0,1") from error
-    order = Order(
-        out=out, test=test, val=val or test, overrides=overrides, arms=[arm for arm in arms.split(",") if arm],
-        seeds=numbers, processes=jobs, tune=tune, keep=keep,
-    )  # fmt: skip
-    with asked_to_stop() as stop:
-        running = Study(plan, order, stop, _say)
-        complete = running.run()
-    if not complete:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    for failed, reason in running.failed.items():
-        print(f"failed: {failed}: {reason}", file=sys.stderr)
-    print(f"written: {out / 'study.md'}, {out / 'study.svg'}, {out / 'study.json'}")
-    if running.failed:
-        raise typer.Exit(1)
-
-
+app.add_typer(studies)
 app.add_typer(evaluation)
 app.add_typer(texts)
 app.add_typer(reproduction)

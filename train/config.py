@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.rectangle import CHANCE, SHARE
 
 # The objectives by name: each lies in the folder of train/objectives that is named here.
 OBJECTIVES: Final = {
@@ -68,8 +69,8 @@ class MaskConfig:
     denied: bool = False  # mask what captions deny as well: "not black", "without"
     random: bool = False  # the control: tokens and a rectangle at random, whatever the concepts
     text_ratio: Share = 0.15  # share of a caption's tokens that `random` masks
-    rectangle: Share = 0.1  # how often a random rectangle is masked instead of boxes
-    image_ratio: Share = 0.75  # share of the patches in that rectangle
+    rectangle: Share = CHANCE  # how often a random rectangle is masked instead of boxes
+    image_ratio: Share = SHARE  # share of the patches in that rectangle
     box_score: Share = 0.35  # boxes that score less are no boxes
     random_boxes: Share = 0.0  # how often a box lies elsewhere: of its size, at a place drawn at random
 
@@ -181,6 +182,11 @@ class ObjectiveSettings:
     def reads_units(self) -> bool:
         """Whether pairs come with the units of their captions (macco-train units)."""
         return False
+
+    @property
+    def crops(self) -> bool:
+        """Whether batches hold crops of images, and not features made before."""
+        return True
 
     def check(self, config: "TrainConfig") -> None:
         """Raise UserError for what does not go together."""

@@ -24,11 +24,11 @@ PATIENCE: Final = 5  # seconds for answers that are on their way when the server
 
 def serve(
     make: "Callable[[str | None], Starlette]",
+    *,
     host: str,
     port: int,
     token: str | None = None,
     gallery: "Gallery | None" = None,
-    *,
     say: Callable[[str], None] = partial(print, flush=True),
 ) -> None:
     """Serve `make(token)`; says where. Off this machine a token is needed: one is made up if none is given.

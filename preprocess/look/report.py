@@ -1,8 +1,6 @@
 """What a store holds, in figures: for people who look before they train. All of it is counted by DuckDB, but for the
-shares that masking draws from, which are those of a sample of captions."""
+shares that masking draws from and masks, which are those of a sample of captions."""
 
-import re
-from collections import defaultdict
 from typing import Any, Final
 
 import duckdb
@@ -11,11 +9,11 @@ import numpy as np
 from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import ATTRIBUTE, NEGATIVES, OBJECT, RELATION, TABLES, Status
 from macco.pipeline.store import Store
+from macco.preprocess.look.masked import masking
 
 EXAMPLES: Final = 3  # of each kind of failure, and of captions without a concept
 STEPS: Final = 20  # bins of scores, and thresholds
 GRID: Final = 14  # patches along a side, as a ViT-B/16 has at 224 pixels; and cells of the map of centres
-SAMPLED: Final = 10_000  # captions whose words and patches are looked at
 TOGETHER: Final = 12  # of the commonest objects, which stand in one caption
 
 _COUNTS = """
@@ -92,6 +90,7 @@ def report(store: Store, *, threshold: float, top: int = 20) -> dict[str, Any]:
             "store": store.url,
             "schema_version": store.description()["schema_version"],
             "threshold": threshold,
+            "detector": store.boxes_of or store.detector,
             "counts": counted,
             "concepts": kinds,
             "failed": [
@@ -111,9 +110,9 @@ def report(store: Store, *, threshold: float, top: int = 20) -> dict[str, Any]:
                 "triplets": rows(_TRIPLETS),
             },
             "boxes": _boxes(connection, threshold),
-            "masking": _masking(connection, threshold),
+            "masking": masking(connection, threshold, GRID),
             "seconds": rows(_SECONDS),
-            "settings": store.description()["settings"],
+            "settings": store.made_with,
         }
 
 
@@ -143,54 +142,3 @@ def _boxes(connection: duckdb.DuckDBPyConnection, threshold: float) -> dict[str,
         "sides": {"bins": 10, "boxes": bins(_SIZES, 10)},
         "centres": {"cells": GRID, "boxes": bins(_PLACES, GRID, GRID)},
     }
-
-
-def _masking(connection: duckdb.DuckDBPyConnection, threshold: float) -> dict[str, Any]:
-    """What masking draws from: the share of a caption's words that belong to concepts, and of an image's patches that
-    the boxes of the caption's objects touch; of at most SAMPLED usable captions."""
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE looked_at AS SELECT sample_id, caption FROM samples WHERE status = 'ok' "
-        f"ORDER BY hash(sample_id), sample_id LIMIT {SAMPLED}"
-    )
-    captions = dict(connection.execute("FROM looked_at").fetchall())
-    spans, boxes = defaultdict(list), defaultdict(list)
-    for sample, kind, start, end in connection.execute(
-        'SELECT sample_id, kind, start, "end" FROM concepts SEMI JOIN looked_at USING (sample_id)'
-    ).fetchall():
-        spans[sample].append((kind, start, end))
-    for sample, *corners in connection.execute(
-        "SELECT sample_id, x0, y0, x1, y1 FROM boxes SEMI JOIN looked_at USING (sample_id) WHERE score >= ?",
-        [threshold],
-    ).fetchall():
-        boxes[sample].append(corners)
-    words = [_words(caption, spans[sample]) for sample, caption in captions.items()]
-    patches = [_patches(boxes[sample]) for sample in captions]
-    return {
-        "captions": len(captions),
-        "patches_a_side": GRID,
-        "words": {
-            kind: round(float(np.mean([share[kind] for share in words])), 6) if words else None
-            for kind in ("any", OBJECT, ATTRIBUTE, RELATION)
-        },
-        "patches": round(float(np.mean(patches)), 6) if patches else None,
-    }
-
-
-def _words(caption: str, spans: list[tuple[str, int, int]]) -> dict[str, float]:
-    """The share of a caption's words, what stands between white space, that share a character with a span, by kind."""
-    found = [match.span() for match in re.finditer(r"\S+", caption)]
-    shares = {}
-    for kind in ("any", OBJECT, ATTRIBUTE, RELATION):
-        own = [span for of, *span in spans if kind in ("any", of)]
-        hit = sum(any(start < b and a < end for a, b in own) for start, end in found)
-        shares[kind] = hit / max(len(found), 1)
-    return shares
-
-
-def _patches(boxes: list[list[float]]) -> float:
-    """The share of GRID x GRID patches that some box touches."""
-    mask = np.zeros((GRID, GRID), bool)
-    for x0, y0, x1, y1 in boxes:
-        left, upper = max(int(x0 * GRID), 0), max(int(y0 * GRID), 0)
-        mask[upper : int(np.ceil(y1 * GRID)), left : int(np.ceil(x1 * GRID))] = True
-    return float(mask.mean())

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import ceil
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from macco.pipeline import rectangle
+from macco.pipeline.patches import any_of, touched
 from macco.pipeline.schema import ATTRIBUTE, OBJECT, RELATION
 from macco.pipeline.tokens import Tokens
 from macco.train.config import MaskConfig
@@ -177,17 +178,8 @@ def _touching(
     flat = np.array([span for own in spans for span in own], np.int64).reshape(-1, 2)
     owner = np.repeat(np.arange(len(spans)), [len(own) for own in spans])
     first, last = flat[:, :1], flat[:, 1:]
-    touched = (starts[owner] < last) & (ends[owner] > first) & (first < last)
-    return _any(touched, owner, len(tokens)) & (starts < ends)
-
-
-def _any(flags: NDArray[np.bool_], owner: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Of flags [n, ...], ordered by owner, those that any of an owner's have, [count, ...]."""
-    found = np.zeros((count, *flags.shape[1:]), np.bool_)
-    if len(owner):
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        found[owner[first]] = np.logical_or.reduceat(flags, first)
-    return found
+    touches = (starts[owner] < last) & (ends[owner] > first) & (first < last)
+    return any_of(touches, owner, len(tokens)) & (starts < ends)
 
 
 def patches(
@@ -200,15 +192,7 @@ def patches(
     left, width, image_width, top, height, image_height = np.array(sizes, np.float64)[owner].T
     x0, x1 = (_inside(flat[:, i], image_width, left, width, grid) for i in (0, 2))
     y0, y1 = (_inside(flat[:, i], image_height, top, height, grid) for i in (1, 3))
-    some = ((x0 < x1) & (y0 < y1))[:, None]
-    columns = _between(x0, x1, grid) & some
-    return _any(_between(y0, y1, grid)[:, :, None] & columns[:, None], owner, len(boxes)).reshape(-1, grid**2)
-
-
-def _between(start: NDArray[np.float64], end: NDArray[np.float64], grid: int) -> NDArray[np.bool_]:
-    """Which of the cells 0..grid - 1 share any length with [start, end), [n, grid]."""
-    cells = np.arange(grid)
-    return (cells >= np.floor(start)[:, None]) & (cells < np.ceil(end)[:, None])
+    return any_of(touched(x0, y0, x1, y1, grid), owner, len(boxes)).reshape(-1, grid**2)
 
 
 def _inside(
@@ -218,10 +202,8 @@ def _inside(
     size: NDArray[np.float64],
     grid: int,
 ) -> NDArray[np.float64]:
-    """Box edges in 0..1 of the image to 0..grid of the crop."""
-    pixels = edge.astype(np.float64) * image - start
-    # Float32 edges that mean a patch's border must not reach over it.
-    return np.round(pixels.clip(0, size) * grid / size, 5)
+    """Box edges in 0..1 of the image to 0..grid of the crop, or beyond it."""
+    return (edge.astype(np.float64) * image - start) * grid / size
 
 
 def _words(concept: Grounded, caption: str, config: MaskConfig) -> list[tuple[int, int]]:
@@ -252,9 +234,9 @@ def _some_tokens(tokens: Tokens, ratio: float, random: np.random.Generator) -> N
 
 def _rectangle(grid: int, ratio: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Mask one rectangle of about `ratio` of the patches, its shape and place at random."""
-    area = ratio * grid * grid
-    height = int(random.integers(max(1, ceil(area / grid)), grid + 1))
-    width = min(grid, round(area / height))
+    heights = rectangle.heights(grid, ratio)
+    height = int(random.integers(heights.start, heights.stop))
+    width = rectangle.width(height, grid, ratio)
     top, left = random.integers(grid - height + 1), random.integers(grid - width + 1)
     mask = np.zeros((grid, grid), np.bool_)
     mask[top : top + height, left : left + width] = True

@@ -4,6 +4,7 @@ import base64
 import io
 import platform
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,7 @@ from macco.train.runs.weights import saved_config
 EXAMPLES = 6
 WIDTH, HEIGHT, PAD = 300, 110, 4  # of a curve, in SVG units
 POINTS = 500  # of a curve at most: means over equal stretches
-
-_PAGE = Environment(autoescape=True, trim_blocks=True).from_string("""<!doctype html><meta charset=utf-8>
-<title>{{ name }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; background: #fafafa; color: #222 }
-figure { display: inline-block; vertical-align: top; margin: 0 1.5em 1.5em 0 }
-figcaption { max-width: 420px } img { width: 140px; image-rendering: pixelated }
-svg { background: #fff; border: 1px solid #ddd } mark { background: #ffe9a8 } small, pre { color: #777 }
-</style><h1>{{ name }}</h1><p>{{ facts }}</p>
-{% for curve in curves %}
-<figure><b>{{ curve.name }}</b> {{ curve.last }}<br><svg width="{{ width }}" height="{{ height }}">
-{% if curve.path %}<polyline points="{{ curve.path }}" fill="none" stroke="#4363d8" stroke-width="1.5"/>
-{% else %}<circle cx="{{ width / 2 }}" cy="{{ height / 2 }}" r="3" fill="#4363d8"/>
-{% endif %}</svg><br><small>{{ curve.range }}</small></figure>
-{% endfor %}
-<h2>Reconstructions</h2>
-{% if lost %}<p>No reconstructions: {{ lost }}</p>{% else %}
-<p>The pair as it is, with patches masked, and with them painted by the model from the caption; a patch's mean and
-contrast are the original's. Masked words are followed by the likeliest ones.</p>
-{% endif %}
-{% for example in examples %}
-<figure>
-{% for alt, picture in example.pictures %}<img alt="{{ alt }}" src="data:image/png;base64,{{ picture }}"> {% endfor %}
-<figcaption>{% for word, guesses in example.words %}
-{% if guesses %}<mark>{{ word }}</mark> <small>({{ guesses | join(", ") }})</small>{% else %}{{ word }}{% endif %}
-{{ " " if not loop.last }}{% endfor %}<br><small>{{ example.id }}</small></figcaption></figure>
-{% endfor %}
-<h2>Configuration</h2><pre>{{ configuration }}</pre>
-""")
+_TEMPLATE = "report.html"
 
 
 def write_report(run: Path) -> None:
@@ -70,15 +44,20 @@ def write_report(run: Path) -> None:
     if cut is not None:
         share = 100 * cut["captions_cut"]
         facts += f"; {share:.1f} % of the captions are cut, {cut['concepts_cut']:,.0f} concepts beyond"
-    page = _PAGE.render(
-        name=run.resolve().name,
-        facts=facts,
-        curves=[curve for curve in curves if curve],
-        lost=lost,
-        examples=[_example(example) for example in examples],
-        configuration=dump(config),
-        width=WIDTH,
-        height=HEIGHT,
+    text = (files("macco.train.results") / _TEMPLATE).read_text("utf-8")
+    page = (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(text)
+        .render(
+            name=run.resolve().name,
+            facts=facts,
+            curves=[curve for curve in curves if curve],
+            lost=lost,
+            examples=[_example(example) for example in examples],
+            configuration=dump(config),
+            width=WIDTH,
+            height=HEIGHT,
+        )
     )
     put_file(run / "report.html", page.encode())
 

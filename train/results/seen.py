@@ -1,11 +1,11 @@
-"""One sample of a store as a run's recipe makes it: the crop, the masked patches and words, the hard negatives."""
+"""One sample of a store as training would see it: the crop, the masked patches and words, hard negatives, siblings."""
 
 import base64
 import io
 import threading
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 from macco.pipeline.errors import UserError
 from macco.pipeline.page.tables import Tables
 from macco.pipeline.query import connect
-from macco.pipeline.schema import NEGATIVE_KINDS, OK
+from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, OK, UNITS
 from macco.pipeline.store import Store
 from macco.train.clip.load import load_start
 from macco.train.config import TrainConfig
@@ -25,26 +25,39 @@ from macco.train.data.rows import Fetch
 from macco.train.data.selection import Selection
 from macco.train.objectives.objective import load_objective
 
+_SAID: Final = {NEGATIVES: "hard negatives", UNITS: "units"}
+
 
 class Seen:
-    """Draws samples of `store` under a run's configuration. The model is loaded when the first is asked for."""
+    """Draws samples of `store`, of the boxes chosen, under a configuration. No run, and no weights, are needed.
+
+    The model is built when the first sample is asked for: its sizes, and its tokenizer.
+    """
 
     def __init__(self, config: TrainConfig, store: Store) -> None:
-        self._data = replace(config.data, store=store.url, workers=0)
-        self._config = replace(config, data=self._data)
+        self._data = replace(
+            config.data, store=store.url, detector=store.boxes_of or store.detector, workers=0
+        )
+        # What is seen depends on no weight: those that nobody has here are not asked for.
+        model = replace(config.model, pretrained="", predictors="")
+        self._config = replace(config, data=self._data, model=model)
         self._tables = Tables(store)
         self._store = store
         self._lock = threading.Lock()  # one sample after the other: the fetch has one connection
 
     def __call__(self, sample: str, seed: int) -> dict[str, Any]:
-        """One draw of a sample, ready for JSON; raises UserError where it is not trained on."""
+        """One draw of a sample, ready for JSON; raises UserError where it is not trained on, or no crop of it."""
         with self._lock:
             return self._draw(sample, seed)
 
     def _draw(self, name: str, seed: int) -> dict[str, Any]:
         recipe, tokenizer = self._recipe
         selection = Selection.of(self._data.where, recipe.masks, self._data.keep)
-        fetch = Fetch(self._data, self._row(name), selection, recipe.negatives, recipe.box_score)
+        index = self._row(name)
+        recipe, units, lacks = self._made(recipe, index.shards[0])
+        fetch = Fetch(
+            self._data, index, selection, recipe.negatives, recipe.box_score, units=units, siblings=True
+        )
         sample = fetch([0], seed, 0)[0]
         try:
             batch: Any = recipe.collate([recipe.make(sample, np.random.default_rng(seed))])
@@ -68,17 +81,34 @@ class Seen:
                 for kind, caption in zip(NEGATIVE_KINDS, sample.negatives, strict=False)
                 if caption is not None
             ],
+            "siblings": sample.siblings,
+            "paraphrases": sample.paraphrases if recipe.reads_siblings else [],
+            "lacks": lacks,
         }
+
+    def _made(self, recipe: Recipe, shard: str) -> tuple[Recipe, bool, list[str]]:
+        """The recipe with what the store has for it, whether it has units, and what training would ask for first."""
+        read = {NEGATIVES: recipe.negatives > 0, UNITS: recipe.reads_units}
+        lacking = [
+            table for table in read if read[table] and shard not in self._store.names(".parquet", table)
+        ]
+        lacks = [
+            f"there are no {_SAID[table]} of this shard yet: macco-train {table} {self._store.url}"
+            for table in lacking
+        ]
+        recipe = replace(recipe, negatives=0) if NEGATIVES in lacking else recipe
+        return recipe, recipe.reads_units and UNITS not in lacking, lacks
 
     @cached_property
     def _recipe(self) -> tuple[Recipe, Any]:
+        if not self._config.settings.crops:
+            raise UserError(
+                f"with these settings {self._config.objective} reads features of whole images: there is no crop to see"
+            )
         start, cpu = load_start(self._config.model, self._config.seed), torch.device("cpu")
         objective = load_objective(self._config)
         model = objective.model(start.model)
-        recipe = objective.recipe(model, start.tokenizer, self._data, cpu, lambda line: None)
-        if not self._store.exists("negatives"):
-            recipe = replace(recipe, negatives=0)
-        return recipe, start.tokenizer
+        return objective.recipe(model, start.tokenizer, self._data, cpu, lambda line: None), start.tokenizer
 
     def _row(self, name: str) -> Index:
         """The index of a training set of this one sample."""

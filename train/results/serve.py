@@ -1,6 +1,7 @@
-"""The pages of some runs and evaluations: curves side by side, reconstructions, two evaluations item by item."""
+"""The pages of some runs and evaluations: curves side by side, reconstructions, two evaluations item by item; and of a
+store as training sees it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +16,14 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.page.app import application, own, store_app
 from macco.pipeline.page.gallery import Gallery
 from macco.pipeline.page.html import linked, static
+from macco.pipeline.store import Store
 from macco.train.evaluation.report import ITEMS as ITEM_FILE
 from macco.train.evaluation.results import read_items
 from macco.train.objectives.objective import load_objective
+from macco.train.results.look import Look, over
 from macco.train.results.seen import Seen, png
 from macco.train.runs.metrics import read
-from macco.train.runs.weights import CONFIG, saved_config
+from macco.train.runs.weights import CONFIG
 
 POINTS: Final = 400  # of a curve
 EXAMPLES: Final = 6
@@ -31,7 +34,9 @@ _SCRIPTS: Final = ("figure.js", "runs.js")
 class Runs:
     """Answers about folders of runs, and of evaluations, by their number in the order given."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], given: Mapping[str, Any] | None = None) -> None:
+        """given: a layer of settings over those of each run, of its data and masks."""
+        self._given = given or {}
         self.runs = [folder for folder in folders if (folder / CONFIG).is_file()]
         self.evaluations = [folder for folder in folders if (folder / ITEM_FILE).is_file()]
         if missing := [folder for folder in folders if folder not in (*self.runs, *self.evaluations)]:
@@ -46,7 +51,12 @@ class Runs:
 
     def _examples(self, number: int) -> list[dict[str, Any]]:
         run = _at(self.runs, number)
-        found = load_objective(saved_config(run)).examples(run, EXAMPLES)
+        config = over(run, self._given)
+        if not Store(config.data.store).exists("store.json"):
+            raise UserError(
+                f"{run} was trained on {config.data.store}, which is not here: give --store STORE"
+            )
+        found = load_objective(config).examples(run, EXAMPLES)
         pictures = [[one.image, one.masked] + ([] if one.painted is None else [one.painted]) for one in found]
         return [
             {
@@ -59,6 +69,11 @@ class Runs:
 
     def items(self, a: int, b: int, criterion: str, differ: bool, at: int) -> dict[str, Any]:
         """The items that both evaluations have, with both scores and answers; `differ`: where one alone is right."""
+        if a == b:
+            few = len(self.evaluations) < 2
+            raise UserError(
+                "one evaluation has nothing to be compared with: " + ("give two" if few else "choose two")
+            )
         names = ("benchmark", "subset", "item")
         tables = [read_items(_at(self.evaluations, number) / ITEM_FILE).to_pylist() for number in (a, b)]
         one, other = ({tuple(row[name] for name in names): row for row in table} for table in tables)
@@ -81,11 +96,9 @@ class Runs:
         return found | {"rows": rows[at : at + ITEMS]}
 
 
-def runs_app(
-    folders: Sequence[Path], gallery: Gallery | None, threshold: float, token: str | None
-) -> Starlette:
+def runs_app(look: Look, gallery: Gallery | None, token: str | None) -> Starlette:
     """The page of runs; with a gallery the store's page is at /, and the runs' at /runs."""
-    runs = Runs(folders)
+    runs = Runs(look.folders, look.given)
 
     def number(request: Request, name: str) -> int:
         try:
@@ -114,12 +127,11 @@ def runs_app(
     if gallery is None:
         beside = [Route("/", page), *(own(name, static(name)) for name in ("style.css", "figure.js"))]
         return application([*routes, *beside], token)
-    about: dict[str, Any] = {"runs": bool(folders)}
-    if runs.runs:
-        seen = Seen(saved_config(runs.runs[0]), gallery.store)
-        sample = answer(lambda request: seen(request.query_params.get("sample", ""), number(request, "seed")))
-        routes.append(Route("/api/seen", sample))
-        about["seen"] = str(runs.runs[0])
+    seen = Seen(look.config, gallery.store)
+    sample = answer(lambda request: seen(request.query_params.get("sample", ""), number(request, "seed")))
+    routes.append(Route("/api/seen", sample))
+    about = {"runs": bool(look.folders), "seen": look.by}
+    threshold = look.config.masks.box_score
     return store_app(gallery, threshold=threshold, token=token, more=routes, about=about)
 
 

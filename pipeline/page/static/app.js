@@ -273,7 +273,8 @@ async function openDetail(id) {
       step(-1), step(1), el("button", { onclick: () => go({ image: null }, { fresh: false }), "aria-label": "Close" }, "×")),
     el("div", { class: "sides" },
       el("div", { class: "left" }, drawPicture(found, address(figure, 1280), true), !embedded && drawTags(figure),
-        el("p", { class: "lies" }, lies)),
+        el("p", { class: "lies" }, lies),
+        store.training && el("p", { class: "lies" }, "As training sees it: ", el("code", {}, store.training))),
       el("div", { class: "right" }, figure.captions.map((caption, at) => el("section", {},
         drawCaption(found, at), caption.status !== "ok" && el("p", { class: "status" }, el("b", {}, caption.status), ` ${caption.error || ""}`),
         drawGraph(found, at), drawConcepts(found, at),
@@ -322,15 +323,22 @@ function drawTags(figure) {
 function drawSeen(caption) {
   const holder = el("div", { class: "seen" });
   let seed = 0;
+  const of = (masks, what) => `${masks.filter(Boolean).length} of ${masks.length} ${what}`;
+  const list = (what, items) => items.length > 0 && el("div", {}, el("p", { class: "hint" }, what), el("ul", {}, items.map((one) => el("li", {}, one))));
   const draw = async () => {
     try {
       const seen = await ask("seen", new URLSearchParams({ sample: caption.sample_id, seed }));
       const cells = seen.patches.map((masked, i) => masked && svg("rect", { x: i % seen.grid, y: Math.floor(i / seen.grid), width: 1, height: 1 }));
-      holder.replaceChildren(
+      holder.replaceChildren();
+      put(holder, {}, [
         el("div", { class: "crop" }, el("img", { src: seen.image, alt: "The crop that training sees, its masked patches dark" }), svg("svg", { viewBox: `0 0 ${seen.grid} ${seen.grid}`, "aria-hidden": "true" }, cells)),
         el("p", { class: "tokens" }, seen.tokens.map(({ text, masked }) => el("span", { class: masked ? "masked" : "" }, text))),
-        el("ul", { hidden: !seen.negatives.length }, seen.negatives.map((one) => el("li", {}, el("i", {}, one.kind.replace("_", " ")), " ", one.caption))),
-        el("button", { onclick: () => { seed += 1; draw(); } }, "Another draw"));
+        el("p", { class: "hint" }, `Masked: ${of(seen.tokens.map((one) => one.masked), "tokens")}, ${of(seen.patches, "patches")}. Under ${store.seen}.`),
+        list("Hard negatives", seen.negatives.map((one) => [el("i", {}, one.kind.replace("_", " ")), " ", one.caption])),
+        list("Other captions of the image", seen.siblings), list("Paraphrases", seen.paraphrases),
+        seen.lacks.map((text) => el("p", { class: "status" }, text)),
+        el("button", { onclick: () => { seed += 1; draw(); } }, "Another draw"),
+      ]);
     } catch (error) {
       holder.replaceChildren(el("p", { class: "status" }, error.message));
     }

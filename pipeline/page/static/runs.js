@@ -35,11 +35,17 @@ function drawExample(example) {
 }
 
 async function drawItems(evaluations) {
-  const state = { a: 0, b: Math.min(1, evaluations.length - 1), criterion: "", differ: true, at: 0 };
+  if (evaluations.length < 2) {
+    const [one] = evaluations;
+    $("items").replaceChildren(el("h2", {}, "Evaluations"), el("p", {}, `There is one, ${one}: nothing to compare it with. Give a second one: macco-train serve ${one} OTHER`));
+    return;
+  }
+  const state = { a: 0, b: 1, criterion: "", differ: true, at: 0 };
   const draw = async () => {
     const query = new URLSearchParams({ a: state.a, b: state.b, criterion: state.criterion, at: state.at });
     if (state.differ) query.set("differ", "1");
     const found = await ask("items", query);
+    $("problem").hidden = true;
     const choose = (name, values, labels, current) => el("select", { "aria-label": name, onchange: (event) => { state[name] = event.target.value; state.at = 0; draw().catch(problem); } },
       values.map((value, i) => el("option", { value, selected: String(value) === String(current) }, labels[i])));
     const numbers = evaluations.map((_, i) => i), names = shortened(evaluations), { counts } = found;

@@ -391,6 +391,18 @@ def test_a_written_page_is_the_same_page(page: Any, gallery: Gallery, tmp_path: 
     assert page.text_content("#counted") == f"{scores['images'][35]} images"
 
 
+@pytest.mark.parametrize("width", [1400, 390])
+def test_an_image_says_what_shows_it_as_training_sees_it(browser: Any, gallery: Gallery, width: int) -> None:
+    about = {"training": f"macco-train serve --store /{'long/' * 20}store"}
+    with served(store_app(gallery, threshold=THRESHOLD, about=about)) as address:
+        for page in opened(browser, viewport={"width": width, "height": 844}):
+            go(page, address)
+            page.click(".figure .open")
+            assert page.inner_text("#detail .lies code") == about["training"]
+            assert page.evaluate("document.querySelector('#detail').scrollWidth") <= width
+            assert faults(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_axe_finds_no_serious_fault(browser: Any, url: str, scheme: str, width: int) -> None:

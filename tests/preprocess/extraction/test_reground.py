@@ -91,6 +91,7 @@ def test_the_duckdb_command_has_them_too(two: Path) -> None:
 def test_with_two_somebody_chooses(two: Path, tmp_path: Path) -> None:
     for command in (
         ["stats"],
+        ["report", "--json"],
         ["view", "--out", tmp_path / "v.html"],
         ["export", "--out", tmp_path / "c.json"],
     ):
@@ -112,6 +113,11 @@ def test_with_two_somebody_chooses(two: Path, tmp_path: Path) -> None:
             "--detector",
             detector,
         )
+        report = json.loads(give("report", two, "--json", "--detector", detector))
+        opened = Store.open(str(two)).choose_boxes(detector)
+        assert (report["detector"], report["counts"]["boxes"]) == (detector, count(opened, "boxes"))
+        assert sum(report["boxes"]["scores"]["boxes"]) == report["counts"]["boxes"]
+        assert report["settings"] == opened.made_with
     assert boxes["tiny"] > boxes["turned"] > 0
     assert (tmp_path / "tiny.tsv").read_text() != (tmp_path / "turned.tsv").read_text()
     status = json.loads(give("status", two, "--json"))

@@ -41,6 +41,10 @@ class JointConfig(ObjectiveSettings):
     def hard_negatives(self) -> int:
         return self.offline
 
+    @property
+    def crops(self) -> bool:
+        return self.tower == "trained"
+
     def check(self, config: "TrainConfig") -> None:
         if config.ema:
             raise UserError("ema averages a CLIP's weights: leave it 0 for a joint objective")
