@@ -35,6 +35,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from macco.pipeline.merge import LOOSE, merge
 from macco.pipeline.schema import SAMPLES
 from macco.pipeline.store import Store
 from macco.preprocess.exchange.cache import shrink, write_cache
@@ -73,6 +74,8 @@ def make_store(folder: Path, captions: int, images: int) -> str:
     at = SAMPLES.get_field_index("caption")
     base["samples"] = base["samples"].set_column(at, SAMPLES.field(at), pa.array(said))
     for number in range(captions // images):
+        if number and number % LOOSE == 0:  # as an extraction does
+            merge(store)
         name = f"{number:05}"
         store.commit(name, {table: _renamed(base[table], name) for table in base}, record(name, source))
     return store.url

@@ -117,12 +117,13 @@ def extract(
     from macco.preprocess.extraction.shard import Job
     from macco.preprocess.sources import plan, plan_manifest
 
+    given = given_options(context)
     if reground:
-        refuse_others(given_options(context))
+        refuse_others(given)
         reground_store(out, as_, config, run)
         return
     if graphs is not None:
-        config = config.with_graphs(graphs)
+        config = config.with_graphs(graphs, asked="parser" in given)
     if as_ is not None:
         raise UserError("--as names the boxes of --reground, which is not given")
     if (shards is None) == (manifest is None):

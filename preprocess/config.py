@@ -98,9 +98,9 @@ class ExtractConfig(Compute, Parsing):
             )
         return cls(**mine, **asdict(compute))
 
-    def with_graphs(self, file: str) -> "ExtractConfig":
-        """The same with the graphs of a file for a parser. Raises UserError where another one was asked for."""
-        if self.parser not in (ExtractConfig.parser, f"graphs:{file}"):
+    def with_graphs(self, file: str, *, asked: bool) -> "ExtractConfig":
+        """The same with the graphs of a file for a parser. Raises UserError where another one was `asked` for."""
+        if asked and self.parser != f"graphs:{file}":
             raise UserError(
                 f"--graphs stands for a parser, and --parser {self.parser} is another: give one of them"
             )

@@ -35,6 +35,7 @@ def test_no_usable_sample_is_a_failure_and_objects_without_boxes_are_told(
     ("given", "told"),
     [
         (["--shards", "t.tsv", "--parser", "en_core_web_sm"], "give one of them"),
+        (["--shards", "t.tsv", "--parser", "en_caption"], "give one of them"),
         (["--reground"], "leave --graphs out"),
     ],
 )

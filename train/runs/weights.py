@@ -40,6 +40,8 @@ def trained_clip(run: Path, weights: str = "", interpolate: float | None = None)
     if weights == "ema" and not config.ema:
         raise UserError(f"{run} keeps no moving average: train with ema=0.999, or choose other weights")
     found = checkpoint.load(run, "best" if weights == "best" else "latest")
+    if weights == "ema" and not found.get("ema"):
+        raise UserError(f"the checkpoint of {run} has no moving average, which its config says it keeps")
     trained = (
         _with_prefix(found["ema"], "module.") if weights == "ema" else _with_prefix(found["model"], "clip.")
     )

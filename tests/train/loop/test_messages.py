@@ -104,3 +104,18 @@ for constants.HF_HUB_OFFLINE in (False, True):
 def test_a_wrong_name_is_still_told_from_a_lost_network() -> None:
     with pytest.raises(UserError, match="open_clip cannot load"):
         load_clip("ViT-B-33", "openai")
+
+
+def test_a_checkpoint_of_other_settings_than_its_config_is_one_line(store: Store, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    assert given("--store", store.url, "--out", run, *SMALL, "steps=1").exit_code == 0
+    config = run / "config.yaml"
+    text = config.read_text()
+    for old, new in (("text_depth: 1", "text_depth: 2"), ("image_depth: 1", "image_depth: 2")):
+        assert old in text
+        config.write_text(text.replace(old, new))
+        assert CliRunner().invoke(app, ["report", str(run)], catch_exceptions=False).exit_code == 0
+        assert "is of other settings than its config" in (run / "report.html").read_text()
+    config.write_text(text.replace("ema: 0.0", "ema: 0.5"))
+    with pytest.raises(UserError, match="no moving average"):
+        CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "x")], catch_exceptions=False)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.tokens import Tokenize
 from macco.train.config import DataConfig
 from macco.train.data.detector import own_boxes
@@ -83,8 +84,11 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
         start, cpu = trained_clip(run, checkpoint.LATEST, 1.0), torch.device("cpu")
         model = self.model(start.model)
         found = checkpoint.load(run, checkpoint.LATEST)["model"]
-        new = {name: found[name] for name in model.state_dict() if not name.startswith("clip.")}
-        model.load_state_dict(new, strict=False)
+        try:
+            new = {name: found[name] for name in model.state_dict() if not name.startswith("clip.")}
+            model.load_state_dict(new, strict=False)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"the checkpoint of {run} is of other settings than its config: {error}") from error
         data = replace(self.config.data, batch_size=count, workers=0, detector=own_boxes(self.config))
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
