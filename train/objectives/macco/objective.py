@@ -88,7 +88,9 @@ class MaccoObjective(Objective[Macco, MaskedBatch]):
             new = {name: found[name] for name in model.state_dict() if not name.startswith("clip.")}
             model.load_state_dict(new, strict=False)
         except (KeyError, RuntimeError) as error:
-            raise UserError(f"the checkpoint of {run} is of other settings than its config: {error}") from error
+            raise UserError(
+                f"the checkpoint of {run} is of other settings than its config: {error}"
+            ) from error
         data = replace(self.config.data, batch_size=count, workers=0, detector=own_boxes(self.config))
         recipe = replace(self.recipe(model, start.tokenizer, data, cpu, _quiet), negatives=0)
         loader = open_loader(data, recipe, seed=self.config.seed, log=_quiet)
