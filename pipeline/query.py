@@ -15,7 +15,7 @@ from macco.pipeline.groundings import all_boxes_sql, boxes_sql
 from macco.pipeline.readonly import seal
 from macco.pipeline.schema import TABLES, TEXTS
 from macco.pipeline.store import Store
-from macco.pipeline.tags import view_sql
+from macco.pipeline.tags import unreadable, view_sql
 from macco.pipeline.views import (
     MACROS,
     TABLE_MACROS,
@@ -60,7 +60,10 @@ def connect(
         connection.execute(f"SET threads = {threads}")
     if views:
         _make_views(connection, store, commits or store.commits(), _ALL if views is True else views)
-    connection.execute(view_sql(store))
+    try:
+        connection.execute(view_sql(store))
+    except duckdb.Error as error:
+        raise UserError(unreadable(store, reason(error))) from error
     if sealed:
         seal(connection, store, *([beside] if beside is not None else []))
     return connection

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Final
+from unicodedata import category
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from macco.pipeline.views import literal, parquet
 
 NAME: Final = "tags.parquet"
 LONGEST: Final = 100  # characters
+_BROKEN: Final = {"Cc", "Cs", "Zl", "Zp"}  # no part of a line: controls, halves of characters, ends of lines
 
 # One row per sample and tag.
 TAGS: Final = pa.schema(
@@ -44,7 +46,14 @@ def read(store: Folder) -> pa.Table:
     """All rows."""
     if not store.exists(NAME):
         return TAGS.empty_table()
-    return pq.read_table(io.BytesIO(store.read(NAME))).cast(TAGS)
+    try:
+        return pq.read_table(io.BytesIO(store.read(NAME))).cast(TAGS)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(unreadable(store, str(error).splitlines()[0])) from error
+
+
+def unreadable(store: Folder, why: str) -> str:
+    return f"{store.url}/{NAME} cannot be read: {why}; it holds the tags alone: mend it, or move it away"
 
 
 def by_sample(store: Folder) -> dict[str, list[str]]:
@@ -62,7 +71,8 @@ def change(store: Folder, samples: Iterable[str], tag: str, on: bool) -> None:
     other's last change.
     """
     tag = tag.strip()
-    if not tag or len(tag) > LONGEST or not tag.isprintable():
+    # Emoji are joined by characters that are not printable themselves.
+    if len(tag) > LONGEST or not any(map(str.isprintable, tag)) or not _BROKEN.isdisjoint(map(category, tag)):
         raise UserError(f"a tag is a line of 1 to {LONGEST} characters, and not {tag!r}")
     wanted = list(dict.fromkeys(samples))
     with _WRITING:

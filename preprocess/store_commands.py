@@ -286,14 +286,16 @@ def serve(
     from macco.pipeline.page.server import serve as listen
     from macco.pipeline.store import Store
 
-    with closing(Gallery(Store.open(path).choose_boxes(detector))) as gallery:
+    store = Store.open(path).choose_boxes(detector, looking=True)
+    with closing(Gallery(store)) as gallery:
         gallery.start()
         words = ["macco-train", "serve", "--store", gallery.store.url]
         about = {"training": shlex.join([*words, *([f"data.detector={detector}"] if detector else [])])}
         listen(
             lambda key: store_app(gallery, threshold=threshold, token=key, about=about),
-            host=host, port=port, token=token,
+            host=host, port=port, token=token, gallery=gallery,
         )  # fmt: skip
+    store.require_whole()
 
 
 def show(value: Any, as_json: bool) -> None:

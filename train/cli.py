@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,7 +172,8 @@ def serve(
     ):
         if gallery is not None:
             gallery.start()
-        listen(lambda key: runs_app(look, gallery, key), host=host, port=port, token=token)
+        pages = partial(runs_app, look, gallery)
+        listen(pages, host=host, port=port, token=token, gallery=gallery)
 
 
 @app.command()

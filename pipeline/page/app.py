@@ -56,8 +56,9 @@ def store_app(
         return gallery.figures(_filter(request), at, limit)
 
     def facets(request: Request) -> Any:
-        found = gallery.facets(_filter(request), request.query_params.get("like", ""))
-        return found | {"where": _filter(request).sql()}
+        filter = _filter(request)
+        found = gallery.facets(filter, request.query_params.get("like", ""))
+        return found | {"where": gallery.where(filter), "failed": gallery.failed}
 
     def image(request: Request) -> Response:
         side = min(max(_number(request, "side", 480), SIDES[0]), SIDES[1])
@@ -75,7 +76,7 @@ def store_app(
             name, word, on = (given[key] for key in ("id", "tag", "on"))
             if not (isinstance(name, str) and isinstance(word, str) and isinstance(on, bool)):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError('a tag is {"id": image, "tag": word, "on": true or false}') from error
         return JSONResponse({"tags": await run_in_threadpool(gallery.tag, name, word, on)})
 

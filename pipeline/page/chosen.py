@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,20 @@ Met = Callable[
 ]  # ("tag", its name) or ("where", a condition): which images, at least so many
 
 
+T = TypeVar("T")
+
+
+class once(Generic[T]):  # noqa: N801
+    """functools.cached_property without its lock: before Python 3.12 that is one for all instances of a class."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+
+    def __get__(self, one: object, kind: type) -> T:
+        found = one.__dict__[self._make.__name__] = self._make(one)
+        return found
+
+
 class Chosen:
     """The images of an index that meet a filter."""
 
@@ -25,7 +38,7 @@ class Chosen:
         self.filter = filter
         self._met = met
 
-    @cached_property
+    @once
     def mask(self) -> Mask:
         """Which images are shown: [images]."""
         if self._terms is None and self.filter.score is None:
@@ -34,7 +47,7 @@ class Chosen:
         mask[self.index.pair_image[self._pairs]] = True
         return mask
 
-    @cached_property
+    @once
     def order(self) -> NDArray[np.int32]:
         """Their numbers, in the filter's order."""
         index, shown = self.index, np.flatnonzero(self.mask).astype(np.int32)
@@ -116,7 +129,7 @@ class Chosen:
                 rows.append({"name": name, "kind": kind, "lemma": lemma, "count": int(counts[number])})
         return sorted(rows, key=lambda row: row["name"] not in chosen)
 
-    @cached_property
+    @once
     def _images(self) -> Mask:
         """The images that meet what is not about concepts."""
         index, filter = self.index, self.filter
@@ -137,7 +150,7 @@ class Chosen:
             mask &= self._met("where", filter.where)[: len(index)]
         return mask
 
-    @cached_property
+    @once
     def _terms(self) -> Mask | None:
         """Which terms the filter is about; None for all."""
         filter = self.filter
@@ -152,7 +165,7 @@ class Chosen:
             np.bool_,
         )
 
-    @cached_property
+    @once
     def _pairs(self) -> Any:
         """Which pairs of image and term meet all of the filter: a mask, or all of them."""
         found = self._of(self.index.pair_image, self.index.pair_term)
@@ -167,14 +180,14 @@ class Chosen:
             parts.append(self._images[image])
         return np.logical_and.reduce(parts) if parts else slice(None)
 
-    @cached_property
+    @once
     def _best(self) -> NDArray[np.float32]:
         """The score that images are sorted by: that of the concepts that the filter is about."""
         index = self.index
         if self._terms is None:
             return index.scores
-        best = np.zeros(len(index), np.float32)
-        np.maximum.at(best, index.pair_image[self._pairs], index.pair_level[self._pairs])
+        best = np.full(len(index), -1, np.float32)
+        np.maximum.at(best, index.pair_image[self._pairs], index.pair_score[self._pairs])
         return best
 
 

@@ -29,21 +29,28 @@ _BOXES: Final = (
 
 
 def meeting(connection: duckdb.DuckDBPyConnection, where: str) -> str:
-    """SQL of the samples that meet a condition; the coarsest table whose columns it is about is looked at.
+    """SQL of the samples that meet a condition.
 
     One that names columns of concepts or boxes is met by a sample that has one such concept or box. `connection` has
     the store's views. Raises UserError where it is no condition.
     """
+    return f"(FROM samples WHERE sample_id IN (SELECT sample_id FROM {rows(connection, where)}))"
+
+
+def rows(connection: duckdb.DuckDBPyConnection, where: str) -> str:
+    """SQL, after FROM, of the rows that meet a condition: of the coarsest table whose columns it is about."""
     where = " AND ".join(f"({sql})" for sql in conjuncts(where)) or "true"
     relations = ["samples"]
     # Alone, these are quicker; but samples without concepts, or boxes, are no rows of theirs.
     relations += [name for name in ("concepts", "boxes") if _needs_one(connection, name, where)]
     problem = ""
     for relation in [*relations, _SPANS, _BOXES]:
-        found = f"(FROM samples WHERE sample_id IN (SELECT sample_id FROM {relation} WHERE {where}))"
+        found = f"{relation} WHERE {where}"
         try:
-            connection.execute(f"EXPLAIN {found}").fetchall()
+            connection.execute(f"EXPLAIN SELECT sample_id, shard, key FROM {found}").fetchall()
             return found
+        except duckdb.InterruptException:
+            raise
         except duckdb.Error as error:
             problem = reason(error)
     names = ", ".join(dict.fromkeys(name for schema in TABLES.values() for name in schema.names))
@@ -59,6 +66,8 @@ def _needs_one(connection: duckdb.DuckDBPyConnection, table: str, where: str) ->
         ((met,),) = connection.execute(
             f"SELECT count(*) FROM (SELECT 1) LEFT JOIN _none ON true WHERE {where}"
         ).fetchall()
+    except duckdb.InterruptException:  # which says nothing about the condition
+        raise
     except duckdb.Error:
         return False
     finally:

@@ -7,6 +7,7 @@ from typing import Final
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.page.index import KINDS, SPLITS, STATUSES
+from macco.pipeline.readonly import conjuncts
 from macco.pipeline.views import quote
 
 SORTS: Final = ("store", "score", "captions", "random")
@@ -65,27 +66,49 @@ class Filter:
             raise UserError(f"score is {last['score']}: it lies between 0 and 1")
         return cls(**facets, score=score, where=last.get("where", ""), sort=sort, seed=abs(seed))
 
-    def sql(self) -> str:
-        """The same as a condition for --where, of view and of training; empty where all is shown."""
-        parts = []
-        for name in ("kind", "status", "dataset", "shard"):
-            if values := getattr(self, name):
-                parts.append(_among(name, values))
+    def sql(self, rows: str = "") -> str:
+        """The same as a condition for --where; empty where all is shown.
+
+        One concept (its kind, lemma and score), a status, a tag and `where` may each be met by another caption of an
+        image: beside the first of them the others are conditions on its image. rows: those that meet `where`, as
+        `condition.rows` finds them.
+        """
+        parts = [" AND ".join(concept)] if (concept := self._concept()) else []
+        apart = [(sql, f"samples WHERE {sql}") for sql in self._sample()]
+        if self.where.strip():
+            # As DuckDB writes it: in one line, without comments.
+            apart.insert(0, (" AND ".join(f"({sql})" for sql in conjuncts(self.where)), rows))
+        for own, of in apart:
+            parts.append(f"(shard, key) IN (SELECT (shard, key) FROM {of})" if parts else own)
+        parts += [_among(name, getattr(self, name)) for name in ("dataset", "shard") if getattr(self, name)]
+        if self.split:
+            parts.append(_any(f"key LIKE {quote(f'{split}/%')}" for split in self.split))
+        return " AND ".join(parts)
+
+    def _concept(self) -> list[str]:
+        """Conditions on one concept."""
+        parts = [_among("kind", self.kind)] if self.kind else []
         if self.concept:
             pairs = [one.split(":", 1) for one in self.concept]
             by_kind = {kind: [lemma for k, lemma in pairs if k == kind] for kind, _ in pairs}
-            each = [f"kind = {quote(kind)} AND {_among('lemma', some)}" for kind, some in by_kind.items()]
-            parts.append(each[0] if len(each) == 1 else "(" + " OR ".join(f"({one})" for one in each) + ")")
-        if self.split:
-            likes = [f"key LIKE {quote(f'{split}/%')}" for split in self.split]
-            parts.append(likes[0] if len(likes) == 1 else f"({' OR '.join(likes)})")
-        if self.tag:
-            parts.append(f"sample_id IN (SELECT sample_id FROM tags WHERE {_among('tag', self.tag)})")
+            parts.append(
+                _any(f"kind = {quote(kind)} AND {_among('lemma', some)}" for kind, some in by_kind.items())
+            )
         if self.score is not None:
             parts.append(f"score >= {self.score / 100}")
-        if self.where.strip():
-            parts.append(f"({self.where.strip()})")
-        return " AND ".join(parts)
+        return parts
+
+    def _sample(self) -> list[str]:
+        """Conditions, each on a caption."""
+        parts = [_among("status", self.status)] if self.status else []
+        if self.tag:
+            parts.append(f"sample_id IN (SELECT sample_id FROM tags WHERE {_among('tag', self.tag)})")
+        return parts
+
+
+def _any(parts: Iterable[str]) -> str:
+    first, *more = parts
+    return "(" + " OR ".join(f"({one})" for one in (first, *more)) + ")" if more else first
 
 
 def _among(name: str, values: Sequence[str]) -> str:

@@ -2,10 +2,11 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any, Final, TypeVar
 
 import duckdb
@@ -15,16 +16,15 @@ import pyarrow as pa
 from macco.pipeline import tags
 from macco.pipeline.errors import UserError
 from macco.pipeline.page.chosen import Chosen
-from macco.pipeline.page.condition import meeting
 from macco.pipeline.page.figures import Place, figures, jpeg
 from macco.pipeline.page.filter import Filter
 from macco.pipeline.page.index import Index, Mask, fill, nothing
+from macco.pipeline.page.questions import Questions
 from macco.pipeline.page.tables import Tables
 from macco.pipeline.query import connect, reason
 from macco.pipeline.schema import NEGATIVES
 from macco.pipeline.store import Store
 
-SECONDS: Final = 30  # after which a condition is given up
 KEPT: Final = 16  # filters, conditions and places of images that are remembered
 PER_PAGE: Final = 24
 MOST: Final = 200  # images in one answer
@@ -38,15 +38,17 @@ class Gallery:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.index = nothing()
-        self.failed: str | None = None  # why the index does not fill
+        self.failed: str | None = None  # why not all of the store is shown
+        try:
+            store.require_whole()
+        except UserError as error:
+            self.failed = str(error)
         self._tables = Tables(store)
         self._negatives = store.names(".parquet", NEGATIVES)
         self._rows = connect(store, views=False, sealed=True)
         self._filling = connect(store, views=False, sealed=True)
         self._thread: threading.Thread | None = None
-        self._closed = False
-        self._views = threading.Lock()
-        self._asking: duckdb.DuckDBPyConnection | None = None
+        self._questions = Questions(store)
         self._kept = Kept(KEPT)
         self._places = Kept(50 * KEPT)
         self._tags = tags.by_sample(self.store)
@@ -57,11 +59,12 @@ class Gallery:
 
         def work() -> None:
             try:
-                for index in fill(self.store, self._filling):
-                    self.index = index
-                    first.set()
-                    if self._closed:
-                        return
+                with self._questions.limited(self._filling, inf):
+                    for index in fill(self.store, self._filling):
+                        self.index = index
+                        first.set()
+                        if self._questions.ended:
+                            return
             except (duckdb.Error, OSError, UserError, pa.ArrowException) as error:
                 self.failed = reason(error) if isinstance(error, duckdb.Error) else str(error)
             finally:
@@ -71,16 +74,17 @@ class Gallery:
         self._thread.start()
         first.wait()
 
+    def end(self) -> None:
+        """Interrupt all that DuckDB does for us; a signal's handler may call it."""
+        self._questions.end()
+
     def close(self) -> None:
-        """Stop filling: the interpreter must not end while DuckDB is at work in a thread."""
-        self._closed = True
+        """End all: the interpreter must not end while DuckDB is at work in a thread."""
+        self._questions.close()
         if self._thread is not None:
-            while self._thread.is_alive():
-                self._filling.interrupt()
-                self._thread.join(0.1)
-        for connection in (self._filling, self._rows, self._asking):
-            if connection is not None:
-                connection.close()
+            self._thread.join()
+        for connection in (self._filling, self._rows):
+            connection.close()
 
     def fill(self) -> None:
         """Have all of the index."""
@@ -91,8 +95,10 @@ class Gallery:
         """The images from place `at` of the filter's order on, and how many there are."""
         index, at, limit = self.index, max(0, at), max(1, min(limit, MOST))
         order = self._kept(("order", filter, index.share), lambda: self._chosen(filter, index).order)
-        names = [index.place(int(image)) for image in order[at : at + limit]]
-        return {"figures": self._figures(names), "at": at, "total": len(order), "share": index.share}
+        found = self._figures([index.place(int(image)) for image in order[at : at + limit]])
+        for figure in found:
+            self._places(figure["id"], partial(_place, figure))
+        return {"figures": found, "at": at, "total": len(order), "share": index.share}
 
     def figure(self, name: str) -> dict[str, Any]:
         """One image by its id; raises UserError where there is none."""
@@ -110,6 +116,10 @@ class Gallery:
         key = ("facets", filter, like, index.share, tuple(known))
         return self._kept(key, lambda: self._chosen(filter, index).facets(known, like))
 
+    def where(self, filter: Filter) -> str:
+        """What a filter shows, as a condition for --where."""
+        return filter.sql(self._asked(filter.where)[1] if filter.where.strip() else "")
+
     def scores(self, filter: Filter) -> dict[str, Any]:
         index, free = self.index, replace(filter, score=None, sort="store", seed=0)
         return self._kept(("scores", free, index.share), lambda: self._chosen(free, index).scores())
@@ -119,9 +129,8 @@ class Gallery:
         figure = self.figure(name)
         tags.change(self.store, [caption["sample_id"] for caption in figure["captions"]], tag, on)
         self._tags = tags.by_sample(self.store)
+        self._questions.forget()
         self._kept.forget()
-        with self._views:
-            self._asking = None  # whose view of the tags is the old one
         return list(self.figure(name)["tags"])
 
     def _chosen(self, filter: Filter, index: Index) -> Chosen:
@@ -137,8 +146,8 @@ class Gallery:
             names = {sample.rpartition("/")[0] for sample, some in self._tags.items() if value in some}
             mask[[image for name in names if (image := index.find(name)) is not None]] = True
             return mask
-        met = self._kept(("met", value), lambda: self._ask(value))
-        with self._rows.cursor() as cursor:
+        met, _ = self._asked(value)
+        with self._rows.cursor() as cursor, self._questions.limited(cursor):
             cursor.register("_images", index.table())
             cursor.register("_met", met)
             mask[
@@ -146,27 +155,13 @@ class Gallery:
             ] = True
         return mask
 
-    def _ask(self, where: str) -> pa.Table:
-        """Shard and key of the images that meet a condition."""
-        with self._views:
-            if self._asking is None:
-                self._asking = connect(self.store, sealed=True)
-            with limited(self._asking):
-                try:
-                    found = meeting(self._asking, where)
-                    return self._asking.sql(f"SELECT DISTINCT shard, key FROM {found}").to_arrow_table()
-                except duckdb.InterruptException as error:
-                    raise UserError(f"the condition takes more than {SECONDS} s: ask for less") from error
-                except duckdb.Error as error:
-                    raise UserError(f"--where {where!r}: DuckDB: {reason(error)}") from error
+    def _asked(self, where: str) -> tuple[pa.Table, str]:
+        return self._kept(("met", where), lambda: self._questions.met(where))
 
     def _figures(self, names: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
         tables = self._tables.of(sorted({shard for _, shard, _ in names}), self._negatives)
-        with self._rows.cursor() as cursor:
-            found = figures(cursor, tables, names, self._tags)
-        for figure in found:
-            self._places(figure["id"], partial(_place, figure))
-        return found
+        with self._rows.cursor() as cursor, self._questions.limited(cursor):
+            return figures(cursor, tables, names, self._tags)
 
 
 def _place(figure: dict[str, Any]) -> Place:
@@ -174,37 +169,33 @@ def _place(figure: dict[str, Any]) -> Place:
 
 
 class Kept:
-    """Answers that are remembered, the last `size` of them."""
+    """Answers that are remembered, the last `size` of them. Who asks for one that is being made waits for it."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._answers: OrderedDict[Hashable, Any] = OrderedDict()
+        self._answers: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
+        """make: may ask for other keys, but not for this one."""
         with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
-                found: T = self._answers[key]
-                return found
-        found = make()
-        with self._lock:
-            self._answers[key] = found
+            answer = self._answers.get(key)
+            if mine := answer is None:
+                answer = self._answers[key] = Future()
+            self._answers.move_to_end(key)
             while len(self._answers) > self._size:
                 self._answers.popitem(last=False)
+        if mine:
+            try:
+                answer.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    if self._answers.get(key) is answer:
+                        del self._answers[key]
+                answer.set_exception(error)
+        found: T = answer.result()
         return found
 
     def forget(self) -> None:
         with self._lock:
             self._answers.clear()
-
-
-@contextmanager
-def limited(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Interrupt what a connection does once it takes too long."""
-    timer = threading.Timer(SECONDS, connection.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -1,21 +1,23 @@
 """Who may ask a server of ours: people at this machine, or those who have its token; and what a page of it may do."""
 
 import hmac
-from http.cookies import SimpleCookie
+import re
 from typing import Final
 from urllib.parse import urlencode
 
 from starlette.datastructures import URL, Headers, MutableHeaders, QueryParams
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-COOKIE: Final = "macco_token"
+TOKEN: Final = re.compile("[!-~]+")  # what a header, a cookie and an address can hold
 # Nothing is loaded from elsewhere, and nothing that a store holds can become a script.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_PORT: Final = re.compile(r":[0-9]+$")
 _HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -55,15 +57,16 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        name = _PORT.sub("", host)
         if self._token is None and name.strip("[]") not in LOOPBACK:
             return PlainTextResponse(f"this server answers to {', '.join(LOOPBACK)} alone", 403)
         if self._token is not None:
             query = QueryParams(scope["query_string"])
             if "token" in query:
-                return self._welcome(scope, query)
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-            given = cookie.value if cookie else headers.get("authorization", "").removeprefix("Bearer ")
+                return self._welcome(scope, query, host)
+            given = cookie_parser(headers.get("cookie", "")).get(cookie_of(host))
+            if given is None:
+                given = headers.get("authorization", "").removeprefix("Bearer ")
             if not self._is_token(given):
                 return PlainTextResponse("open the address that the command printed, with its token", 401)
         if scope["method"] not in ("GET", "HEAD"):
@@ -74,14 +77,21 @@ class Guard:
                 return PlainTextResponse("changes come from this page alone", 403)
         return None
 
-    def _welcome(self, scope: Scope, query: QueryParams) -> Response:
+    def _welcome(self, scope: Scope, query: QueryParams, host: str) -> Response:
         """Put the token into a cookie, and out of the address."""
         if not self._is_token(query["token"]):
             return PlainTextResponse("that is not this server's token", 401)
         rest = urlencode([pair for pair in query.multi_items() if pair[0] != "token"])
-        answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-        answer.set_cookie(COOKIE, query["token"], httponly=True, samesite="strict")
+        path = "/" + scope["path"].lstrip("/")  # after two slashes a browser reads another host's name
+        answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
+        answer.set_cookie(cookie_of(host), query["token"], httponly=True, samesite="strict")
         return answer
 
     def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), (self._token or "").encode())
+        return bool(self._token) and hmac.compare_digest(given.encode(), str(self._token).encode())
+
+
+def cookie_of(host: str) -> str:
+    """The cookie's name for an address (name:port): browsers hand one name's cookies to servers at all its ports."""
+    port = _PORT.search(host)
+    return f"macco_token_{port[0][1:] if port else 80}"

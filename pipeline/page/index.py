@@ -59,10 +59,11 @@ class Index:
     splits: NDArray[np.int8]  # [images]: place in SPLITS, -1 for none
     scores: NDArray[np.float32]  # [images]: the best box's, -1 for none
     terms: tuple[tuple[str, str], ...]  # kind and lemma, by number
-    # Each image and term of it once, images in order, with the best level of its boxes: [pairs]
+    # Each image and term of it once, images in order, with the best level and score of its boxes: [pairs]
     pair_image: NDArray[np.int32]
     pair_term: NDArray[np.int32]
     pair_level: NDArray[np.uint8]
+    pair_score: NDArray[np.float32]  # -1 for no box
     # Boxes of objects: [boxes]
     box_image: NDArray[np.int32]
     box_term: NDArray[np.int32]
@@ -101,7 +102,8 @@ class Index:
 
 def nothing() -> Index:
     """An index before the first shard."""
-    numbers = {"captions": np.int32, "statuses": np.uint32, "splits": np.int8, "scores": np.float32}
+    numbers: dict[str, type] = {"captions": np.int32, "statuses": np.uint32, "splits": np.int8}
+    numbers |= {"scores": np.float32, "pair_score": np.float32}
     for what in ("pair", "box"):
         numbers |= {f"{what}_image": np.int32, f"{what}_term": np.int32, f"{what}_level": np.uint8}
     none: dict[str, Any] = {name: np.zeros(0, kind) for name, kind in numbers.items()}
@@ -142,8 +144,11 @@ def _grown(
     boxes = connection.execute(
         "SELECT image, term, unnest(levels) AS level FROM named JOIN terms USING (kind, lemma)"
     ).fetchnumpy()
-    scores = np.full(images.num_rows, -1, np.float32)
-    np.maximum.at(scores, pairs["image"] - base, np.ma.filled(pairs["score"], -1).astype(np.float32))
+    scores, best = (
+        np.full(images.num_rows, -1, np.float32),
+        np.ma.filled(pairs["score"], -1).astype(np.float32),
+    )
+    np.maximum.at(scores, pairs["image"] - base, best)
     # A shard that holds nothing has no rows.
     sizes = {one["values"]: one["counts"] for one in pc.value_counts(images["shard"]).to_pylist()}
     starts = base + np.cumsum([0, *(sizes.get(shard, 0) for shard in shards)])
@@ -169,6 +174,7 @@ def _grown(
         pair_image=more("pair_image", pairs["image"]),
         pair_term=more("pair_term", pairs["term"]),
         pair_level=more("pair_level", pairs["level"]),
+        pair_score=more("pair_score", best),
         box_image=more("box_image", boxes["image"]),
         box_term=more("box_term", boxes["term"]),
         box_level=more("box_level", boxes["level"]),

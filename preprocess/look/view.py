@@ -7,7 +7,9 @@ from typing import Any
 from macco.pipeline.folder import put_file
 from macco.pipeline.page.condition import meeting
 from macco.pipeline.page.figures import BROKEN, Place, figures, jpeg
+from macco.pipeline.page.gallery import PER_PAGE
 from macco.pipeline.page.html import whole
+from macco.pipeline.page.index import SPLITS
 from macco.pipeline.page.tables import Tables
 from macco.pipeline.query import connect
 from macco.pipeline.schema import NEGATIVES
@@ -32,7 +34,7 @@ def write_page(store: Store, out: Path, *, where: str, limit: int, threshold: fl
     for figure in found:
         figure |= _image(Place(*(figure[name] for name in Place._fields)))
     about = {"store": store.url, "name": store.url.rstrip("/").rpartition("/")[2], "threshold": threshold}
-    put_file(out, whole(about | {"page": 24}, found).encode())
+    put_file(out, whole(about | {"page": PER_PAGE, "splits": SPLITS}, found).encode())
     return len(names)
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pyarrow as pa
 import uvicorn
 from starlette.applications import Starlette
 
-from macco.pipeline.schema import TABLES
+from macco.pipeline.schema import TABLES, sample_id
 from macco.pipeline.store import Store
+from macco.pipeline.tags import change
 from tests.support.drawn import CAPTION, jpeg, record, rows, tar
+from tests.support.rows import record as rows_record
+from tests.support.rows import tables
 
 # Keys, and what follows the caption: text everywhere, whatever a browser or a file system would make of it.
 HOSTILE = {
@@ -25,6 +29,8 @@ HOSTILE = {
     "train/x?id=1&side=2#3": "🐕‍🦺 ünïcode \u202e reversed",
     "%2e%2e%2fstore.json": "{{ 7 * 7 }} ${window.owned = 1}",
 }
+
+WORDS = ("", "dog", "cat", "red cup")
 
 
 def hostile_store(folder: Path) -> Store:
@@ -52,6 +58,33 @@ def _renamed(row: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
         else value
         for name, value in row.items()
     } | {"key": keys[old]}
+
+
+def captioned_store(folder: Path) -> Store:
+    """Images of two captions, each one word: every pair of WORDS, scores by the word; "" failed, "cat" is tagged."""
+    pairs = list(product(WORDS, repeat=2))
+    store = Store.create(str(folder / "store"), {})
+    made = {}
+    for name, table in tables("a", [word for pair in pairs for word in pair]).items():
+        kept = []
+        for row in table.to_pylist():
+            image, caption = divmod(int(row["key"]), 2)
+            word = pairs[image][caption]
+            ids = {"key": f"{image:04}", "caption_id": caption}
+            ids["sample_id"] = sample_id("d", "a", ids["key"], caption)
+            if "concept_id" in row:
+                ids["concept_id"] = f"{ids['sample_id']}/0"
+            if "score" in row:
+                ids["score"] = 0.1 * WORDS.index(word) + 0.001 * image
+            if name == "samples" and not word:
+                ids |= {"caption": None, "status": "missing_caption"}
+            if name == "samples" or word:
+                kept.append(row | ids)
+        made[name] = pa.Table.from_pylist(kept, schema=TABLES[name])
+    store.commit("a", made, rows_record("a"))
+    cats = [row["sample_id"] for row in made["samples"].to_pylist() if row["caption"] == "cat"]
+    change(store, cats, "good", True)
+    return store
 
 
 @contextmanager

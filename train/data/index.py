@@ -98,7 +98,7 @@ def build(
     Raises UserError if no sample is left, or none of the images to leave out is in the store.
     """
     unwanted = read_images(exclude) if exclude else None
-    with connect(store, views=False, memory="2GB", sealed=True) as connection:
+    with connect(store, views=selection.views, memory="2GB", sealed=True) as connection:
         commits = store.commits()
         held = commits.core.filter(pc.greater(commits.core["samples"], 0))
         shards, files, sizes = held["shard"].to_pylist(), held["file"].to_pylist(), held["samples"].to_numpy()

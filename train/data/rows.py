@@ -151,7 +151,12 @@ class Fetch:
         self._cache = ImageCache.open(data.cache) if data.cache else None
         self._cached = self._cache.shards() if self._cache is not None else set()
         self._connection = connect(
-            self._store, views=False, memory="400MB", threads=1, sealed=True, beside=self._cache
+            self._store,
+            views=selection.views,
+            memory="400MB",
+            threads=1,
+            sealed=True,
+            beside=self._cache,
         )
 
     def __call__(self, pieces: Sequence[int], seed: int, epoch: int) -> Rows:

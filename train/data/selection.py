@@ -1,5 +1,6 @@
 """What to train on, as SQL: clauses over samples, concepts and boxes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.readonly import conjuncts, seal
-from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES
+from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.tags import TAGS
 from macco.pipeline.views import GROUNDS, Files, quote, scan
@@ -62,7 +63,8 @@ class Selection:
             Clause(f"score >= {masks.box_score}", "boxes", alone=True),
         ]
         with duckdb.connect() as connection:
-            connection.register("tags", TAGS.empty_table())
+            for name, schema in (TABLES | {"tags": TAGS}).items():
+                connection.register(name, schema.empty_table())
             seal(connection)
             clauses += [_clause(connection, sql) for sql in conjuncts(where)]
         ordered = sorted(clauses, key=lambda clause: LEVELS.index(clause.level))
@@ -72,6 +74,12 @@ class Selection:
     def drops_by_boxes(self) -> bool:
         """Whether which samples or concepts stay depends on the store's boxes."""
         return self.keep == "box" or len(self.at("boxes")) > 1  # than the masks' own
+
+    @property
+    def views(self) -> list[str]:
+        """The store's tables that conditions name beside their own rows: who asks them needs their views."""
+        words = re.findall(r"\w+", " ".join(clause.sql for clause in self.clauses))
+        return [name for name in TABLES if name in words]
 
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""

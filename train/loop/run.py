@@ -146,7 +146,7 @@ def warnings(plan: LoaderPlan, store: Store, without_boxes: str) -> Iterator[str
 def _any_box(plan: LoaderPlan, store: Store) -> bool:
     """Whether the selection leaves a box: the first file that has one will do."""
     selection = plan.selection
-    with connect(store, views=False) as connection:
+    with connect(store, views=selection.views) as connection:
         commits = store.commits()
         for file in dict.fromkeys(commits.files.values()):
             part = commits.parts([file])
@@ -159,7 +159,7 @@ def _any_box(plan: LoaderPlan, store: Store) -> bool:
 
 def _siblings(plan: LoaderPlan, store: Store) -> tuple[int, int]:
     """Of the samples that --where leaves, those with a paraphrase or another one of their image; and all."""
-    with connect(store, views=("samples",)) as connection:
+    with connect(store, views=("samples", *plan.selection.views)) as connection:
         paraphrased = "false"
         if store.exists(PARAPHRASES):
             files = sorted(store.names(".parquet", PARAPHRASES))

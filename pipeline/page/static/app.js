@@ -7,7 +7,7 @@ const NAMES = { kind: "Kind", concept: "Concepts", status: "Status", dataset: "D
 const KEYS = [
   ["j, k", "next, previous image"], ["Enter", "open it"], ["Esc", "close"], ["n, p", "next, previous page"],
   ["[, ]", "lower, raise the score"], ["b", "hide or show boxes"], ["/", "look for a concept"], ["r", "another random order"],
-  ["t", "tag the image"], ["c", "copy as --where"], ["?", "these keys"],
+  ["t", "tag an image"], ["c", "copy as --where"], ["?", "these keys"],
 ];
 const $ = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en");
@@ -23,11 +23,20 @@ let store, state, counts = null, like = "", turn = 0, shown = [], where = "";
 
 function parse(search) {
   const query = new URLSearchParams(search);
-  const found = { t: Number(query.get("t") ?? store.threshold), only: query.has("only"), where: query.get("where") || "",
-    sort: query.get("sort") || "store", seed: query.get("seed") || "0", at: Number(query.get("at") || 0), image: query.get("image") };
+  const found = { t: store.threshold, only: query.has("only"), where: query.get("where") || "",
+    sort: query.get("sort") || "store", seed: 0, at: 0, image: query.get("image") };
   for (const facet of FACETS) found[facet] = query.getAll(facet);
   // The server says what is wrong with these; the next change drops them.
-  found.unknown = [...query].filter(([name]) => !Object.hasOwn(found, name));
+  found.unknown = [...query].filter(([name]) => !Object.hasOwn(found, name) || (embedded && name === "where"));
+  found.wrong = embedded && found.unknown.length ? `this page knows no ${found.unknown[0][0]}: macco-prep serve may` : "";
+  const numeric = (name, fits, meant) => {
+    if (!query.has(name)) return;
+    const value = Number(query.get(name) || NaN);
+    if (fits(value)) found[name] = value;
+    else found.wrong = `${name} is “${query.get(name)}”: it is ${meant}`;
+  };
+  numeric("t", (value) => value >= 0 && value <= 1, "a score between 0 and 1");
+  for (const name of ["at", "seed"]) numeric(name, (value) => Number.isSafeInteger(value) && value >= 0, "a whole number from 0 on");
   return found;
 }
 
@@ -35,7 +44,7 @@ function parse(search) {
 function query(whole) {
   const made = new URLSearchParams();
   for (const facet of FACETS) for (const value of state[facet]) made.append(facet, value);
-  for (const name of ["where", "sort", "seed"]) if (state[name] && !["store", "0"].includes(state[name])) made.set(name, state[name]);
+  for (const name of ["where", "sort", "seed"]) if (state[name] && state[name] !== "store") made.set(name, state[name]);
   if (whole) {
     if (state.t !== store.threshold) made.set("t", state.t);
     if (state.only) made.set("only", "1");
@@ -51,7 +60,7 @@ function query(whole) {
 /** Change the state; `fresh` unless only what is drawn changes. */
 async function go(change, { fresh = true, replace = false } = {}) {
   if (fresh && !("at" in change)) state.at = 0;
-  Object.assign(state, { unknown: [] }, change);
+  Object.assign(state, { unknown: [], wrong: "" }, change);
   const address = `?${query(true)}`;
   if (address !== location.search) history[replace ? "replaceState" : "pushState"](null, "", address === "?" ? location.pathname : address);
   await (fresh ? refresh() : redraw());
@@ -61,16 +70,19 @@ async function refresh() {
   const mine = ++turn, asked = query(false);
   document.body.classList.add("busy");
   try {
+    if (state.wrong) throw new Error(state.wrong);
     const page = new URLSearchParams(asked);
     page.set("at", state.at);
     page.set("limit", store.page);
     const [figures, facets, scores] = await Promise.all([ask("figures", page), ask("facets", `${asked}&like=${encodeURIComponent(like)}`), ask("scores", asked)]);
     if (mine !== turn) return;
+    if (!figures.figures.length && figures.total) // the address is of a page that is no more
+      return void go({ at: store.page * Math.floor((figures.total - 1) / store.page) }, { replace: true });
     problem("");
     shown = figures.figures.map(read);
     counts = scores;
     where = facets.where || "";
-    drawGrid();
+    drawGrid(facets);
     drawFacets(facets);
     drawChips();
     drawPager(figures.total);
@@ -93,7 +105,7 @@ async function grow(mine) {
     drawFacets(facets);
     drawPager(facets.total);
     drawSlider();
-    if (!shown.length && facets.total) return void refresh();
+    if (!shown.length && (facets.total || facets.share === 1)) return void refresh();
     if (facets.share < 1) setTimeout(() => mine === turn && grow(mine), 700);
   } catch (error) {
     if (mine === turn) problem(error.message);
@@ -108,14 +120,14 @@ async function redraw() {
   if (!state.image && $("detail").open) $("detail").close();
 }
 
-function problem(text) {
-  $("problem").hidden = !text;
-  $("problem").textContent = text;
+function problem(text, place = "problem") {
+  $(place).hidden = !text;
+  $(place).textContent = text || "";
 }
 
 const address = (figure, side) => (embedded ? figure.src : `image?id=${encodeURIComponent(figure.id)}&side=${side}`);
 
-function drawGrid() {
+function drawGrid(facets) {
   $("grid").replaceChildren(...shown.map((found) => {
     const { figure } = found;
     const open = (event) => { event.preventDefault(); go({ image: figure.id }, { fresh: false }); };
@@ -129,7 +141,8 @@ function drawGrid() {
       el("footer", {}, el("a", { href: `?${made}`, class: "open", onclick: open }, figure.key),
         figure.tags.map((tag) => el("span", { class: "tag" }, tag)), el("span", { class: "where" }, `${figure.dataset} · ${figure.shard}`))));
   }));
-  if (!shown.length) $("grid").append(el("p", { class: "empty" }, "No image meets this. Loosen a filter, or lower the score."));
+  if (!shown.length) $("grid").append(el("p", { class: "empty" }, facets.of ? "No image meets this. Loosen a filter, or lower the score."
+    : facets.share < 1 ? "The store is being read." : "There is no image here."));
 }
 
 function toggle(facet, value) {
@@ -148,17 +161,19 @@ function drawFacets(facets) {
     let rows = facet === "concept" ? facets.concept.map((one) => choice(facet, one.name, one.lemma, one.count, one.kind))
       : Object.entries(facets[facet] || {}).filter(([value, count]) => count || state[facet].includes(value) || facet === "kind");
     if (facet === "kind") rows.sort((a, b) => KINDS.indexOf(a[0]) - KINDS.indexOf(b[0]));
-    const several = rows.length;
+    const several = rows.length, [, alike] = facet !== "concept" && rows[0] || [];
     if (facet === "shard") rows = rows.filter(([value], at) => at < 8 || state.shard.includes(value));
     if (facet !== "concept") rows = rows.map(([value, count]) => choice(facet, value, value, count));
     if (facet === "shard" && several > rows.length) rows.push(el("p", { class: "more" }, `and ${number(several - rows.length)} more: type a name`));
     const focused = document.activeElement?.value, inside = holder.contains(document.activeElement);
     holder.replaceChildren(...rows);
     if (inside) [...holder.querySelectorAll("input")].find((one) => one.value === focused)?.focus();
-    // One value says nothing, but for what can be lacking.
-    $(`section-${facet}`).hidden = !several || (several < 2 && ["status", "dataset", "shard", "split"].includes(facet) && !state[facet].length);
+    // One value that all have says nothing.
+    const plain = several < 2 && alike === facets.total && ["status", "dataset", "shard", "split"].includes(facet) && !state[facet].length;
+    $(`section-${facet}`).hidden = !several || plain;
   }
   const reading = facets.share < 1 ? ` · reading the store, ${Math.floor(100 * facets.share)} %` : "";
+  problem(facets.failed && `Not all of the store is shown: ${facets.failed}`, "failed");
   $("count").textContent = `${number(facets.total)} of ${number(facets.of)} images${reading}`;
 }
 
@@ -176,8 +191,8 @@ function drawChips() {
 
 function drawPager(total) {
   const from = state.at + 1, to = state.at + shown.length;
-  const turnTo = (at) => el("button", { disabled: at < 0 || at >= total, onclick: () => { go({ at }); scrollTo(0, 0); } }, at < state.at ? "Previous" : "Next");
-  $("pager").replaceChildren(turnTo(state.at - store.page), el("span", {}, shown.length ? `${number(from)}–${number(to)} of ${number(total)}` : ""), turnTo(state.at + store.page));
+  const turnTo = (at, name) => el("button", { disabled: at === state.at || at >= total, onclick: () => { go({ at }); scrollTo(0, 0); } }, name);
+  $("pager").replaceChildren(turnTo(Math.max(0, state.at - store.page), "Previous"), el("span", {}, shown.length ? `${number(from)}–${number(to)} of ${number(total)}` : ""), turnTo(state.at + store.page, "Next"));
 }
 
 function drawSlider() {
@@ -347,10 +362,15 @@ function keyboard(event) {
   };
   const page = (by) => [...$("pager").querySelectorAll("button")].at(by > 0 ? -1 : 0)?.click();
   const score = (by) => go({ t: Math.min(100, Math.max(0, Math.round(100 * state.t) + by)) / 100 }, { fresh: state.only, replace: true });
+  const tag = async () => {
+    if (!detail && here < 0) return note("j and k choose an image");
+    if (!detail) await go({ image: shown[here].figure.id }, { fresh: false });
+    $("new-tag")?.focus();
+  };
   const acts = {
     j: () => move(1), k: () => move(-1), n: () => !detail && page(1), p: () => !detail && page(-1), "[": () => score(-1), "]": () => score(1),
-    b: () => document.body.classList.toggle("bare"), "/": () => !detail && $("like").focus(), c: copyWhere,
-    r: () => go({ sort: "random", seed: String(Number(state.seed) + 1), image: null }), t: () => $("new-tag")?.focus(), "?": () => $("help").showModal(),
+    b: () => document.body.classList.toggle("bare"), "/": () => !detail && $("like").focus(), c: !embedded && copyWhere,
+    r: () => go({ sort: "random", seed: state.seed + 1, image: null }), t: !embedded && tag, "?": () => $("help").showModal(),
   };
   if (!acts[event.key]) return;
   event.preventDefault();
@@ -365,10 +385,10 @@ async function start() {
   state = parse(location.search);
   drawFilters();
   $("help").append(el("div", { class: "bar" }, el("h2", {}, "Keys"), el("button", { onclick: () => $("help").close(), "aria-label": "Close" }, "×")),
-    el("dl", {}, KEYS.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])));
+    el("dl", {}, KEYS.filter(([key]) => !embedded || !["t", "c"].includes(key)).map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])));
   $("open-help").addEventListener("click", () => $("help").showModal());
   $("sort").addEventListener("change", (event) => go({ sort: event.target.value }));
-  $("shuffle").addEventListener("click", () => go({ sort: "random", seed: String(Number(state.seed) + 1) }));
+  $("shuffle").addEventListener("click", () => go({ sort: "random", seed: state.seed + 1 }));
   $("open-filters").addEventListener("click", () => {
     const open = document.body.classList.toggle("filtering");
     $("open-filters").setAttribute("aria-expanded", open);
@@ -379,7 +399,6 @@ async function start() {
   addEventListener("popstate", () => { state = parse(location.search); refresh(); });
   addEventListener("keydown", keyboard);
   if (store.runs) document.querySelector(".tools").prepend(el("a", { href: "runs" }, "Runs"));
-  if (store.failed) problem(`The store cannot be read whole: ${store.failed}`);
   await refresh();
   document.body.classList.add("ready");
 }

@@ -18,9 +18,11 @@ function offline(data) {
   const about = (query) => (concept) =>
     among(query, "kind", concept.kind) && among(query, "concept", `${concept.kind}:${concept.lemma}`);
   const enough = (score, least) => Math.fround(score) >= Math.fround(least);
+  const splits = (figure) => data.store.splits.filter((split) => figure.key.startsWith(`${split}/`));
+  const any = (query, name, values) => !query.has(name) || many(query, name).some((one) => values.includes(one));
   function meets(figure, query) {
-    const statuses = figure.captions.map((caption) => caption.status);
-    if (query.has("status") && !many(query, "status").some((one) => statuses.includes(one))) return false;
+    if (!any(query, "status", figure.captions.map((caption) => caption.status))) return false;
+    if (!any(query, "split", splits(figure)) || !any(query, "tag", figure.tags)) return false;
     if (!among(query, "dataset", figure.dataset) || !among(query, "shard", figure.shard)) return false;
     const concepts = query.has("kind") || query.has("concept");
     if (!concepts && !query.has("score")) return true;
@@ -64,7 +66,8 @@ function offline(data) {
         .map(([name, count]) => ({ name, kind: name.split(":")[0], lemma: name.slice(name.indexOf(":") + 1), count }))
         .sort((a, b) => b.count - a.count || (a.name < b.name ? -1 : 1));
       const kept = rows.filter((row) => many(query, "concept").includes(row.name) || row.lemma.includes(like)).slice(0, 12);
-      return { total: chosen(query).length, of: data.figures.length, share: 1, concept: kept, split: {}, tag: {},
+      return { total: chosen(query).length, of: data.figures.length, share: 1, concept: kept,
+        split: values("split", splits), tag: values("tag", (figure) => figure.tags),
         kind: values("kind", (figure) => fits("kind")(figure).map((one) => one.kind)),
         status: values("status", (figure) => figure.captions.map((caption) => caption.status)),
         dataset: values("dataset", (figure) => [figure.dataset]), shard: values("shard", (figure) => [figure.shard]) };

@@ -35,6 +35,14 @@ def url(gallery: Gallery) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def written_page(store: Store, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of what `view` writes."""
+    path = tmp_path_factory.mktemp("written") / "view.html"
+    write_page(store, path, where="true", limit=50, threshold=THRESHOLD)
+    return f"file://{path}"
+
+
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     yield from opened(browser)
@@ -163,6 +171,36 @@ def test_a_name_in_the_address_that_means_nothing_is_said(page: Any, url: str) -
     assert page.is_hidden("#problem")
 
 
+@pytest.mark.parametrize(
+    "given", ["t=abc", "t=5", "t=-1", "t=", "at=-10", "at=x", "at=1.5", "seed=x", "score=2"]
+)
+@pytest.mark.parametrize("written", [False, True], ids=["served", "written"])
+def test_numbers_of_an_address_that_mean_nothing_are_said(
+    page: Any, url: str, given: str, written: bool, written_page: str
+) -> None:
+    go(page, f"{written_page if written else url}?{given}")
+    page.wait_for_selector("#problem:visible")
+    said = page.text_content("#problem")
+    assert given.partition("=")[0] in said
+    assert "undefined" not in said
+    assert "NaN" not in page.inner_text("body")
+    page.select_option("#sort", "score")
+    settle(page)
+    assert page.is_hidden("#problem")
+    assert len(shown(page)) == 24
+    assert page.text_content("#threshold") == str(THRESHOLD)
+
+
+def test_a_page_beyond_the_last_is_the_last(page: Any, url: str, gallery: Gallery) -> None:
+    for at, expected in ((100_000, "1–24 of 24"), (5, "6–24 of 24")):
+        go(page, f"{url}?at={at}")
+        assert page.text_content("#pager span") == expected
+    page.click("text=Previous")
+    settle(page)
+    assert page.text_content("#pager span") == "1–24 of 24"
+    assert page.query_selector_all("#pager button:not(:disabled)") == []
+
+
 def slide(page: Any, at: int) -> None:
     page.evaluate(f"""() => {{ const slider = document.getElementById('score'); slider.value = {at};
         for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind)) }}""")
@@ -236,6 +274,14 @@ def test_all_is_done_by_keys(page: Any, url: str) -> None:
     assert shown(page) != before
     page.keyboard.press("b")
     assert [one for one in page.query_selector_all(".figure rect") if one.is_visible()] == []
+    page.reload()
+    settle(page)
+    page.keyboard.press("t")
+    assert page.text_content(".note") == "j and k choose an image"
+    page.keyboard.press("j")
+    page.keyboard.press("t")
+    page.wait_for_selector("#new-tag:focus")
+    assert page.get_attribute("#detail", "data-id") == shown(page)[0]
 
 
 def test_a_tag_is_written_and_found(page: Any, url: str, gallery: Gallery) -> None:
@@ -275,6 +321,56 @@ def test_hostile_text_is_text(page: Any, tmp_path: Path) -> None:
             assert page.query_selector_all("#grid script, #grid img[src=x]") == []
 
 
+def test_a_written_page_says_what_it_cannot_do(page: Any, written_page: str) -> None:
+    go(page, written_page)
+    page.keyboard.press("?")
+    assert {"c", "t"}.isdisjoint(one.text_content() for one in page.query_selector_all("#help kbd"))
+    page.keyboard.press("Escape")
+    page.evaluate("() => { window.prompt = () => { throw new Error('copied') } }")
+    page.check('#facet-kind [value="relation"]')
+    settle(page)
+    for key in "jct":
+        page.keyboard.press(key)
+    assert page.query_selector_all(".note, #copy[data-copied], #detail[open]") == []
+    for given in ("where=lemma='dog'", "concpt=object:dog"):
+        go(page, f"{written_page}?{given}")
+        assert given.partition("=")[0] in page.text_content("#problem")
+
+
+def test_a_written_page_has_the_facets_of_the_store(page: Any, tmp_path: Path) -> None:
+    store = hostile_store(tmp_path)
+    gallery = Gallery(store)
+    gallery.fill()
+    for figure in gallery.figures(Filter())["figures"][1:3]:
+        gallery.tag(figure["id"], "👨‍👩‍👧 it's", True)
+    write_page(store, tmp_path / "view.html", where="true", limit=50, threshold=THRESHOLD)
+    address = f"file://{tmp_path}/view.html"
+    go(page, address)
+    facets = gallery.facets(Filter())
+    for facet in ("split", "tag"):
+        assert facets[facet]
+        for value, count in facets[facet].items():
+            go(page, address)
+            row = page.locator(f"#facet-{facet} .choice", has_text=value)
+            assert row.locator(".number").text_content() == str(count)
+            row.locator("input").check()
+            settle(page)
+            chosen = gallery.figures(Filter(**{facet: (value,)}))["figures"]
+            assert sorted(shown(page)) == sorted(figure["id"] for figure in chosen)
+
+
+def test_a_store_of_which_not_all_is_shown_says_so(page: Any, tmp_path: Path) -> None:
+    store = hostile_store(tmp_path)
+    (tmp_path / "store/boxes/00000.parquet").write_bytes(b"cut")
+    gallery = Gallery(Store.open(store.url))
+    gallery.start()
+    with served(store_app(gallery, threshold=THRESHOLD)) as url:
+        go(page, url)
+        assert "00000: boxes/00000.parquet" in page.text_content("#failed")
+        assert page.text_content("#grid") == "There is no image here."
+    gallery.close()
+
+
 def test_a_written_page_is_the_same_page(page: Any, gallery: Gallery, tmp_path: Path) -> None:
     write_page(gallery.store, tmp_path / "view.html", where="true", limit=50, threshold=THRESHOLD)
     requests: list[str] = []
@@ -312,6 +408,10 @@ def test_an_image_says_what_shows_it_as_training_sees_it(browser: Any, gallery: 
 def test_axe_finds_no_serious_fault(browser: Any, url: str, scheme: str, width: int) -> None:
     for page in opened(browser, color_scheme=scheme, viewport={"width": width, "height": 844}):
         go(page, url)
+        for narrow in (240, 180) if width < 800 else ():
+            page.set_viewport_size({"width": narrow, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= narrow
+        page.set_viewport_size({"width": width, "height": 844})
         if width < 800:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.click("#open-filters")

@@ -1,6 +1,6 @@
 """What the page counts and shows is what SQL on the store says."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ from macco.train.config import MaskConfig
 from macco.train.data.index import build
 from macco.train.data.selection import Selection
 from tests.support.examples import examples
-from tests.support.pages import hostile_store
+from tests.support.pages import captioned_store, hostile_store
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,17 @@ def gallery(store: Store) -> Gallery:
 def views(store: Store) -> Iterable[duckdb.DuckDBPyConnection]:
     with connect(store, sealed=True) as connection:
         yield connection
+
+
+@pytest.fixture(scope="module")
+def captioned(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Gallery, duckdb.DuckDBPyConnection]]:
+    """Two captions an image, of things of their own; of some one failed, of some one is tagged."""
+    made = Gallery(captioned_store(tmp_path_factory.mktemp("captioned")))
+    made.fill()
+    with connect(made.store, sealed=True) as connection:
+        yield made, connection
 
 
 def shown(gallery: Gallery, filter: Filter) -> list[tuple[str, str]]:
@@ -54,6 +65,21 @@ def lemmas(gallery: Gallery) -> list[str]:
     return [f"{kind}:{lemma}" for kind, lemma in gallery.index.terms]
 
 
+WHERES = [
+    "",
+    "caption LIKE '%red%'",
+    "kind = 'relation' AND score >= 0.6",
+    "lemma = 'robot'",
+    "lemma IN ('dog', 'cup') -- what is meant\n",
+    "1 -- one",
+    "lemma = 'dog' OR lemma = 'cat' /* all of them */",
+    "score < 0.5",
+    "lemma IS NULL",
+    "status = 'missing_caption' AND row > 0",
+    "kind = 'attribute' AND shard <> '00001' AND score > 0.3",
+]
+
+
 def filters(gallery: Gallery) -> st.SearchStrategy[Filter]:
     some = lambda values: st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)  # noqa: E731
     return st.builds(
@@ -61,37 +87,41 @@ def filters(gallery: Gallery) -> st.SearchStrategy[Filter]:
         kind=some(KINDS),
         concept=some(lemmas(gallery)),
         shard=some(gallery.index.shards),
-        status=some(("ok", "image_corrupt")),
+        status=some(("ok", "image_corrupt", "missing_caption")),
+        tag=some(("good",)),
         score=st.none() | st.integers(0, 100),
-        where=st.sampled_from(["", "caption LIKE '%red%'", "kind = 'relation' AND score >= 0.6"]),
+        where=st.sampled_from(WHERES),
         sort=st.sampled_from(SORTS),
         seed=st.integers(0, 3),
     )
 
 
+@pytest.mark.parametrize("captions", ["one", "two"])
 @examples(25, 500)
 @given(data=st.data())
 def test_a_filter_shows_what_its_condition_says(
-    data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection
+    data: st.DataObject,
+    captions: str,
+    gallery: Gallery,
+    views: duckdb.DuckDBPyConnection,
+    captioned: tuple[Gallery, duckdb.DuckDBPyConnection],
 ) -> None:
     """The page and `--where` agree: what is copied from the one means the same in the other."""
+    if captions == "two":
+        gallery, views = captioned
     filter = data.draw(filters(gallery))
     found = shown(gallery, filter)
-    sql = f"SELECT DISTINCT shard, key FROM {meeting(views, _apart(filter))}"
-    for part in (
-        [f"sample_id IN (SELECT sample_id FROM {meeting(views, filter.where)})"] if filter.where else []
-    ):
-        images = f"(shard, key) IN (SELECT (shard, key) FROM samples WHERE {part})"
-        sql += f" WHERE {images}"
+    sql = f"SELECT DISTINCT shard, key FROM {meeting(views, gallery.where(filter))}"
     assert sorted(found) == sorted(views.execute(sql).fetchall())
     if filter.sort == "store":
         assert found == sorted(found)
+    if filter.sort == "score":
+        about = replace(filter, where="", status=(), shard=(), tag=()).sql() or "true"
+        sql = f"SELECT shard, key, max(score) FROM concept_boxes WHERE {about} GROUP BY ALL"
+        best = {(shard, key): score for shard, key, score in views.execute(sql).fetchall()}
+        scores = [best.get(one, -1) for one in found]
+        assert scores == sorted(scores, reverse=True)
     assert found == shown(gallery, filter)
-
-
-def _apart(filter: Filter) -> str:
-    """The facets' condition; that of the user's own may be met by another caption, or another concept."""
-    return replace(filter, where="").sql()
 
 
 @examples(10, 250)
@@ -99,7 +129,7 @@ def _apart(filter: Filter) -> str:
 def test_the_sliders_counts_are_those_of_each_threshold(
     data: st.DataObject, gallery: Gallery, views: duckdb.DuckDBPyConnection
 ) -> None:
-    filter = replace(data.draw(filters(gallery)), where="", status=(), shard=())
+    filter = replace(data.draw(filters(gallery)), where="", status=(), shard=(), tag=())
     scores = gallery.scores(filter)
     for at in data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=4)):
         assert scores["images"][at] == len(shown(gallery, replace(filter, score=at)))
@@ -195,7 +225,12 @@ def test_tags_are_kept_in_the_store_and_are_a_condition(tmp_path: Any) -> None:
     again.fill()
     assert again.facets(Filter())["tag"] == {"it's": 2}
     assert len(build(store, Selection.of(filter.sql(), MaskConfig()), print)) == 2
-    for wrong in ("", "a\nb", "x" * 101):
+    one = replace(filter, kind=("object",), status=("ok",), where="row = 0 AND lemma = 'sofa' -- the first")
+    assert [figure["id"] for figure in gallery.figures(one)["figures"]] == names[:1]
+    assert len(build(store, Selection.of(gallery.where(one), MaskConfig()), print)) == 1
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one emoji, of three and what joins them
+    assert gallery.tag(names[2], family, True) == [family]
+    for wrong in ("", "a\nb", "x" * 101, "a\u2028b", "\u200d", "\ud800", "a\0b", "\x1b[31m"):
         with pytest.raises(UserError, match="a tag is"):
             gallery.tag(names[0], wrong, True)
 

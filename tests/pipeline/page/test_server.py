@@ -2,15 +2,26 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
 
+import httpx
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from macco.pipeline.errors import UserError
+from macco.pipeline.page import questions
 from macco.pipeline.page.app import store_app
-from macco.pipeline.page.gallery import Gallery
+from macco.pipeline.page.filter import Filter
+from macco.pipeline.page.gallery import Gallery, Kept
+from macco.pipeline.page.guard import cookie_of
 from macco.pipeline.page.html import whole
 from macco.pipeline.page.server import serve
 from macco.pipeline.store import Store
@@ -133,11 +144,72 @@ def test_with_a_token_every_request_brings_it(gallery: Gallery) -> None:
     for path in ("/", "/app.js", "/api/store", "/image?id=x", "/?token=wrong", "/nowhere"):
         assert asked.get(path).status_code == 401
     assert asked.get("/api/store", headers={"authorization": "Bearer s3cret"}).status_code == 200
-    assert asked.get("/api/store", headers={"cookie": "macco_token=other"}).status_code == 401
+    assert asked.get("/api/store", headers={"cookie": "macco_token_8765=other"}).status_code == 401
     welcome = asked.get("/?sort=score&token=s3cret")
     assert (welcome.status_code, welcome.headers["location"]) == (303, "/?sort=score")
     assert {"HttpOnly", "SameSite=strict"} <= set(welcome.headers["set-cookie"].split("; "))
     assert asked.get("/api/store").status_code == 200  # by the cookie
+
+
+@pytest.mark.parametrize("token", ["", " ", "two words", "tök€n", "a\nb", "\0"])
+def test_a_token_that_is_none_opens_nothing(token: str, gallery: Gallery) -> None:
+    with pytest.raises(UserError, match="a token is at least one character") as refused:
+        serve(lambda key: store_app(gallery, threshold=0.3, token=key), host="0.0.0.0", port=0, token=token)
+    assert len(str(refused.value).splitlines()) == 1
+    asked = client(gallery, token, "http://node17:8765")
+    given: list[dict[str, str]] = [
+        {},
+        {"authorization": "Bearer "},
+        {"cookie": f"{cookie_of('node17:8765')}="},
+    ]
+    for headers in given if token == "" else ():
+        for path in ("/", "/api/store", "/?token="):
+            assert asked.get(path, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["a&b+c#d", "100%25", "x;y,z", '"quoted"', "a=b?c/d\\e"])
+def test_the_address_that_is_said_lets_in(token: str, gallery: Gallery) -> None:
+    said: list[str] = []
+
+    class HeardError(Exception):
+        pass
+
+    def hear(text: str) -> None:
+        said.append(text.split()[0])
+        raise HeardError
+
+    with pytest.raises(HeardError):
+        serve(lambda key: store_app(gallery, threshold=0.3), host="127.0.0.1", port=0, token=token, say=hear)
+    asked = client(gallery, token, said[0].partition("?")[0])
+    assert asked.get(said[0]).status_code == 303
+    assert asked.get("/api/store").status_code == 200
+    assert asked.get("/api/store", headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_servers_at_several_ports_do_not_take_each_others_tokens(gallery: Gallery) -> None:
+    first, second = (client(gallery, token, f"http://node17:{port}") for token, port in (("a", 1), ("b", 2)))
+    first.get("/?token=a")
+    second.cookies = first.cookies  # a browser's, which knows no ports
+    second.get("/?token=b")
+    for asked in (first, second):
+        assert asked.get("/api/store").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "/%2Fevil.example", "///evil.example", "/%5Cevil.example"]
+)
+def test_the_token_leads_to_no_other_host(path: str, gallery: Gallery) -> None:
+    welcome = client(gallery, "s3cret").get(f"{HERE}{path}?token=s3cret")
+    assert welcome.status_code == 303
+    assert urljoin(f"{HERE}/", welcome.headers["location"].replace("\\", "/")).startswith(f"{HERE}/")
+
+
+@pytest.mark.parametrize("cookie", ["a(b=c", "=", ";;", "x", '"', "macco_token_8765"])
+def test_cookies_of_others_are_passed_over(cookie: str, gallery: Gallery) -> None:
+    asked = client(gallery, "s3cret").get(
+        "/api/store", headers={"cookie": f"{cookie}; macco_token_8765=s3cret"}
+    )
+    assert asked.status_code == 200
 
 
 def test_changes_come_from_the_page_itself(tmp_path: Path) -> None:
@@ -154,7 +226,7 @@ def test_changes_come_from_the_page_itself(tmp_path: Path) -> None:
         {"id": name, "tag": "", "on": True},
         {"id": name, "tag": "x"},
     )
-    for wrong in ("{}", "[]", "no", *map(json.dumps, mistaken)):
+    for wrong in ("{}", "[]", "no", "[" * 100_000, *map(json.dumps, mistaken)):
         assert asked.post("/api/tags", content=wrong, headers=json_type).status_code == 400
     assert not (tmp_path / "store" / "tags.parquet").exists()
     assert asked.post("/api/tags", content=body, headers=json_type | {"origin": HERE}).json() == {
@@ -203,3 +275,167 @@ def test_a_place_outside_the_store_is_its_nearest(gallery: Gallery) -> None:
     found = client(gallery).get("/api/figures", params={"at": -5, "limit": 10**9}).json()
     assert (found["at"], len(found["figures"])) == (0, len(HOSTILE) + 1)
     assert client(gallery).get("/api/figures", params={"at": 10**12}).json()["figures"] == []
+
+
+# Conditions that take years, wherever they are looked at: alone, or beside columns of concepts and of boxes.
+LONG = "(SELECT count(*) FROM range(1000000000000)) > 0"
+ENDLESS = [
+    LONG,
+    f"{LONG} AND lemma = 'red'",
+    f"{LONG} AND score > 0.5",
+    f"lemma = 'red' AND score > 0.5 AND {LONG}",
+]
+
+
+@pytest.mark.parametrize("where", ENDLESS)
+def test_no_condition_passes_the_limit(where: str, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "SECONDS", 0.5)
+    with pytest.raises(UserError, match=r"more than 0\.5 s"):
+        gallery.facets(Filter(where=where))
+
+
+def test_a_slow_question_holds_up_no_other_and_is_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = Gallery(store)
+    gallery.fill()
+    said, begun = list[str](), list[str]()
+    rows = questions.rows
+
+    def heard(connection: Any, where: str) -> str:
+        begun.append(where)
+        return rows(connection, where)
+
+    monkeypatch.setattr(questions, "rows", heard)
+
+    def ask(where: str) -> None:
+        try:
+            gallery.figures(Filter(where=where))
+        except UserError as error:
+            said.append(str(error))
+
+    slow = [threading.Thread(target=ask, args=(where,), daemon=True) for where in (LONG, LONG, ENDLESS[1])]
+    for thread in slow:
+        thread.start()
+    while {*begun} != {LONG, ENDLESS[1]}:
+        slow[0].join(0.01)
+    answers: list[Any] = []
+
+    def others() -> None:
+        answers.append(gallery.facets(Filter(kind=("object",)))["total"])
+        answers.append(gallery.scores(Filter(concept=("object:sofa",)))["images"][0])
+        answers.append(gallery.figures(Filter(where="lemma = 'sofa'"))["total"])
+        answers.append(gallery.figure(gallery.figures(Filter())["figures"][0]["id"])["key"])
+
+    other = threading.Thread(target=others, daemon=True)
+    other.start()
+    other.join(60)
+    assert len(answers) == 4
+    assert all(thread.is_alive() for thread in slow)
+    assert said == []
+    assert begun.count(LONG) == 1  # two who ask the same wait for one answer
+    gallery.end()
+    for thread in slow:
+        thread.join(60)
+    assert said == ["the server is ending"] * 3
+    gallery.close()
+
+
+def test_an_answer_is_made_once_and_a_failure_is_not_kept() -> None:
+    kept, made, go = Kept(4), list[str](), threading.Event()
+
+    def make() -> int:
+        go.wait(60)
+        made.append("once")
+        if len(made) == 1:
+            raise UserError("not yet")
+        return 7
+
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(kept("key", make))
+        except UserError as error:
+            found.append(str(error))
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert found.count("not yet") >= 1
+    assert kept("key", make) == kept("key", make) == 7
+    assert len(made) == 2
+
+
+@pytest.mark.processes
+def test_one_ctrl_c_ends_a_server_at_work(tmp_path: Path) -> None:
+    url = hostile_store(tmp_path).url
+    command = [sys.executable, "-m", "macco.preprocess", "serve", url, "--port", "0"]
+    # A shell's background job ignores ctrl-c, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[0]
+    answers: list[int] = []
+
+    def ask(where: str) -> None:
+        try:
+            answers.append(
+                httpx.get(f"{address}api/figures", params={"where": where}, timeout=300).status_code
+            )
+        except httpx.HTTPError:
+            answers.append(0)
+
+    asking = [threading.Thread(target=ask, args=(where,), daemon=True) for where in ENDLESS]
+    for thread in asking:
+        thread.start()
+    while httpx.get(f"{address}api/facets", timeout=60).status_code != 200:
+        pass
+    server.send_signal(signal.SIGINT)
+    try:
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.stdout.close()
+    for thread in asking:
+        thread.join(60)
+    assert len(answers) == len(ENDLESS)
+    assert 200 not in answers
+
+
+def test_a_store_that_is_not_whole_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = hostile_store(tmp_path)
+    file = next(Path(store.url, "boxes").glob("[!._]*.parquet"))
+    file.write_bytes(file.read_bytes()[:500])
+    gallery = Gallery(Store.open(store.url))
+    gallery.start()
+    asked = client(gallery)
+    for route in ("/api/store", "/api/facets"):
+        assert "00000: boxes/" in asked.get(route).json()["failed"]
+    with pytest.raises(ZeroDivisionError):
+        serve(
+            lambda key: store_app(gallery, threshold=0.3),
+            host="127.0.0.1",
+            port=0,
+            gallery=gallery,
+            say=lambda _: 1 / 0,
+        )
+    assert "1 of its shards is not whole (00000: boxes/" in capsys.readouterr().err
+    gallery.close()
+
+
+def test_tags_that_cannot_be_read_are_a_users_mistake(tmp_path: Path) -> None:
+    store = hostile_store(tmp_path)
+    for content in (b"", b"no parquet", b"PAR1" + bytes(40) + b"PAR1"):
+        Path(store.url, "tags.parquet").write_bytes(content)
+        asks: list[Callable[[], Any]] = [
+            lambda: Gallery(store),
+            lambda: write_page(store, tmp_path / "v.html", where="true", limit=9, threshold=0.3),
+        ]
+        for ask in asks:
+            with pytest.raises(UserError, match=r"tags\.parquet cannot be read: .*move it away"):
+                ask()
