@@ -22,9 +22,12 @@ def _columns(names: Sequence[str]) -> str:
 
 _SPANS: Final = f"samples LEFT JOIN (SELECT sample_id, {_columns(_CONCEPT)} FROM concepts) USING (sample_id)"
 # A concept's boxes: an object's own, an attribute's are its owner's, a relation's those of both its ends.
+_GROUNDED: Final = f"(SELECT *, unnest({GROUNDS}) AS _object FROM concepts)"
+_FOUND: Final = f"(SELECT concept_id AS _object, {_columns(_BOX)} FROM boxes) USING (_object)"
+_BOTH: Final = f"{_GROUNDED} JOIN {_FOUND}"
 _BOXES: Final = (
-    f"samples LEFT JOIN (SELECT sample_id, {_columns(_CONCEPT)}, unnest({GROUNDS}) AS _object FROM concepts) "
-    f"USING (sample_id) LEFT JOIN (SELECT concept_id AS _object, {_columns(_BOX)} FROM boxes) USING (_object)"
+    f"samples LEFT JOIN (SELECT sample_id, {_columns(_CONCEPT)}, _object FROM {_GROUNDED}) USING (sample_id) "
+    f"LEFT JOIN {_FOUND}"
 )
 
 
@@ -39,12 +42,14 @@ def meeting(connection: duckdb.DuckDBPyConnection, where: str) -> str:
 
 def rows(connection: duckdb.DuckDBPyConnection, where: str) -> str:
     """SQL, after FROM, of the rows that meet a condition: of the coarsest table whose columns it is about."""
-    where = " AND ".join(f"({sql})" for sql in conjuncts(where)) or "true"
-    relations = ["samples"]
-    # Alone, these are quicker; but samples without concepts, or boxes, are no rows of theirs.
-    relations += [name for name in ("concepts", "boxes") if _needs_one(connection, name, where)]
+    clauses = conjuncts(where)
+    where = " AND ".join(f"({sql})" for sql in clauses) or "true"
+    # Without samples these are quicker; but samples without concepts, or boxes, are no rows of theirs.
+    alone = [
+        name for name in ("concepts", "boxes") if any(_needs_one(connection, name, sql) for sql in clauses)
+    ]
     problem = ""
-    for relation in [*relations, _SPANS, _BOXES]:
+    for relation in ["samples", *alone, *([_BOTH] if len(alone) > 1 else []), _SPANS, _BOXES]:
         found = f"{relation} WHERE {where}"
         try:
             connection.execute(f"EXPLAIN SELECT sample_id, shard, key FROM {found}").fetchall()
@@ -58,7 +63,7 @@ def rows(connection: duckdb.DuckDBPyConnection, where: str) -> str:
 
 
 def _needs_one(connection: duckdb.DuckDBPyConnection, table: str, where: str) -> bool:
-    """Whether a condition is about a table's own columns, and is not met by a sample that has no row there."""
+    """Whether a clause is about a table's own columns alone, and is not met by a sample that has no row there."""
     own = _CONCEPT if table == "concepts" else _BOX
     fields = [TABLES[table].field(name).with_nullable(True) for name in own]
     connection.register("_none", pa.schema(fields).empty_table())

@@ -124,6 +124,35 @@ def test_a_filter_shows_what_its_condition_says(
     assert found == shown(gallery, filter)
 
 
+ATOMS = (
+    "kind = 'object'", "lemma = 'robot'", "lemma IS NULL", "head <> lemma", "score > 0.5", "score IS NULL", "x0 < 0.3",
+    "row > 3", "caption LIKE '%red%'", "status = 'ok'", "shard <> '00001'", "coalesce(score, 1) > 0.9",
+    "kind || shard > 'o'", "score < 0.9 OR kind = 'relation'", "sample_id IN (SELECT sample_id FROM tags)",
+)  # fmt: skip
+
+
+@examples(40, 500)
+@given(
+    atoms=st.lists(
+        st.tuples(st.sampled_from(("", "NOT ")), st.sampled_from(ATOMS)), min_size=1, max_size=3
+    ).map(lambda some: [f"{sign}({atom})" for sign, atom in some]),
+    how=st.sampled_from((" AND ", " OR ")),
+)
+def test_a_condition_is_met_by_any_row_of_a_caption_with_its_concepts_and_boxes(
+    atoms: list[str], how: str, captioned: tuple[Gallery, duckdb.DuckDBPyConnection]
+) -> None:
+    where, views = how.join(atoms), captioned[1]
+    rows = """
+        samples s LEFT JOIN (SELECT concept_id, sample_id AS of, kind, lemma, head,
+            unnest(CASE kind WHEN 'object' THEN [concept_id] WHEN 'attribute' THEN [owner_id]
+                             ELSE [subject_id, object_id] END) AS thing FROM concepts) c ON c.of = s.sample_id
+        LEFT JOIN (SELECT concept_id AS thing, score, x0 FROM boxes) b ON b.thing = c.thing"""
+    expected = views.execute(f"SELECT DISTINCT s.sample_id FROM {rows} WHERE {where}").fetchall()
+    assert sorted(views.execute(f"SELECT sample_id FROM {meeting(views, where)}").fetchall()) == sorted(
+        expected
+    )
+
+
 @examples(10, 250)
 @given(data=st.data())
 def test_the_sliders_counts_are_those_of_each_threshold(
