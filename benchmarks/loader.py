@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,8 @@ def open_clips(folder: Path) -> Iterator[Any]:
 def rates(what: str, batches: int, made: Callable[[], dict[str, Iterable[Any]]]) -> None:
     """Samples of one core by each way, without its first batch, by turns."""
     torch.set_num_threads(1)
-    streams = {name: iter(of) for name, of in made().items()}
+    # A loader's iteration is an epoch, of which another follows.
+    streams = {name: chain.from_iterable(repeat(of)) for name, of in made().items()}
     seconds: dict[str, list[float]] = {name: [] for name in streams}
     for stream in streams.values():
         next(stream)
