@@ -16,7 +16,7 @@ def keep_freed() -> None:
     """Have this process keep what it frees, up to 256 MB, for what comes next.
 
     A decoded picture is large enough that glibc hands its memory back at once, and the system gives it again page by
-    page: with that, decoding took up to 1.7 times as long. Other C libraries are left as they are.
+    page, which takes a good part of the time that decoding does. Other C libraries are left as they are.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(TRIM, KEPT)

@@ -1,6 +1,5 @@
 """DuckDB over a store: a connection, and rows by column name."""
 
-import re
 import tempfile
 from collections.abc import Collection
 from typing import Any, Final
@@ -26,6 +25,7 @@ from macco.pipeline.views import (
     text_files,
     view_files,
     views,
+    words,
 )
 
 _ALL: Final = (*VIEWS, *MACROS, *TABLE_MACROS)
@@ -135,7 +135,7 @@ def query(store: Store, sql: str) -> pa.Table:
 
     Raises UserError for a mistake in the statement.
     """
-    named = {*re.findall(r"\w+", sql.lower())} & {*_ALL}
+    named = words(sql) & {*_ALL}
     with connect(store, views=named or True) as connection:  # of none is asked what there is
         try:
             found = connection.sql(sql)

@@ -244,6 +244,11 @@ def text_files(root: str, table: str) -> str:
     return f"{literal(root)}/{table}/[!.]*.parquet"
 
 
+def words(sql: str) -> set[str]:
+    """The words of some SQL, whose names have no case: among them the views that it asks."""
+    return {*_WORD.findall(sql.lower())}
+
+
 def made_of(names: Collection[str]) -> set[str]:
     """These views and macros, and all that they are made of."""
     found = {*names} | ({"boxes"} if "all_boxes" in names else set())

@@ -79,7 +79,7 @@ def decode(data: bytes, side: int) -> Pixels:
 def draw_crop(width: int, height: int, random: np.random.Generator) -> Crop:
     """Draw what torchvision's RandomResizedCrop(scale=SCALE, ratio=RATIO) would cut out."""
     (low, high), (narrow, broad) = SCALE, map(math.log, RATIO)
-    for _ in range(10):  # the same numbers as Generator.uniform's, which takes ten times as long for one
+    for _ in range(10):  # the same numbers as Generator.uniform's, which takes longer for one
         area = width * height * (low + (high - low) * random.random())
         ratio = math.exp(narrow + (broad - narrow) * random.random())
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))

@@ -1,6 +1,5 @@
 """What to train on, as SQL: clauses over samples, concepts and boxes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,7 +12,7 @@ from macco.pipeline.readonly import conjuncts, seal
 from macco.pipeline.schema import BOXES, CONCEPTS, OK, SAMPLES, TABLES
 from macco.pipeline.store import Store
 from macco.pipeline.tags import TAGS
-from macco.pipeline.views import GROUNDS, Files, quote, scan
+from macco.pipeline.views import GROUNDS, Files, quote, scan, words
 from macco.train.config import MaskConfig
 from macco.train.data.masks import masked_kinds
 
@@ -78,8 +77,8 @@ class Selection:
     @property
     def views(self) -> list[str]:
         """The store's tables that conditions name beside their own rows: who asks them needs their views."""
-        words = re.findall(r"\w+", " ".join(clause.sql for clause in self.clauses))
-        return [name for name in TABLES if name in words]
+        asked = words(" ".join(clause.sql for clause in self.clauses))
+        return [name for name in TABLES if name in asked]
 
     def at(self, level: Level) -> list[str]:
         """The conditions at one level, at least one."""

@@ -257,6 +257,10 @@ def test_tags_are_kept_in_the_store_and_are_a_condition(tmp_path: Any) -> None:
     one = replace(filter, kind=("object",), status=("ok",), where="row = 0 AND lemma = 'sofa' -- the first")
     assert [figure["id"] for figure in gallery.figures(one)["figures"]] == names[:1]
     assert len(build(store, Selection.of(gallery.where(one), MaskConfig()), print)) == 1
+    shouted = "sample_id IN (SELECT sample_id FROM SAMPLES WHERE row = 0)"  # names have no case
+    quiet = shouted.replace("SAMPLES", "samples")
+    counts = {len(build(store, Selection.of(where, MaskConfig()), print)) for where in (shouted, quiet)}
+    assert len(counts) == 1
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one emoji, of three and what joins them
     assert gallery.tag(names[2], family, True) == [family]
     for wrong in ("", "a\nb", "x" * 101, "a\u2028b", "\u200d", "\ud800", "a\0b", "\x1b[31m"):
