@@ -36,7 +36,10 @@ EXTRACTED = ("tar", "tar.gz", "tsv", "csv", "parquet-bytes", "parquet-paths", "c
 KINDS = (*EXTRACTED, "imported", "compacted")
 BROKEN = "zzz"  # the fourth image; the last of its shard
 
-STORES = [f"{kind} {place}" for kind in KINDS for place in ("local", "memory")]
+# Once it is written a store's origin has no part in how it is read: elsewhere than on the disk lies one of each maker,
+# and one whose images are files beside its source.
+REMOTE = ("tar", "parquet-paths", "imported", "compacted")
+STORES = [*(f"{kind} local" for kind in KINDS), *(f"{kind} memory" for kind in REMOTE)]
 cells = pytest.mark.parametrize("name", STORES)
 
 

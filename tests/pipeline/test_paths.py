@@ -107,39 +107,46 @@ def test_every_view_of_a_remote_store_is_the_same(place: str, expected: dict[str
     assert read(filled(f"{remote}/{place}/store")) == expected
 
 
+def trained_on(root: Path) -> list[Any]:
+    """What training reads of a store at `root`, with negatives and a cache."""
+    store = filled(str(root / "store"))
+    write_negatives(store, 0, lambda line: None)
+    cache = ImageCache.create(str(root / "cache"), {})
+    for shard in store.committed():
+        entry = pa.table(
+            [[shard], ["0000"], [f"{shard}.tar"], pa.array([None], pa.int64()), [0], [3]], CACHED
+        )
+        cache.commit(shard, b"abc", entry)
+    selection = Selection.of("score > 0.1", MaskConfig(box_score=0))
+    index = build(store, selection, lambda line: None)
+    data = DataConfig(store=str(root / "store"), cache=str(root / "cache"))
+    fetched = Fetch(data, index, selection, 4, 0.0)(range(len(index.starts) - 1), 0, 0)
+    return [
+        (
+            s.id,
+            s.caption,
+            s.source.removeprefix(str(root)),
+            s.negatives,
+            len(s.concepts),
+            s.regions.tolist(),
+        )
+        for s in (fetched[slot] for slot in range(len(index)))
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained_on_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    rows = trained_on(tmp_path_factory.mktemp("other"))
+    assert len(rows) == 8
+    assert any(source.startswith("/cache/") for _, _, source, *_ in rows)
+    return rows
+
+
 @places
 @pytest.mark.usefixtures("beside_decoys")
-def test_training_reads_the_same_rows(place: str, tmp_path: Path) -> None:
-    def rows(root: Path) -> list[Any]:
-        store = filled(str(root / "store"))
-        write_negatives(store, 0, lambda line: None)
-        cache = ImageCache.create(str(root / "cache"), {})
-        for shard in store.committed():
-            entry = pa.table(
-                [[shard], ["0000"], [f"{shard}.tar"], pa.array([None], pa.int64()), [0], [3]], CACHED
-            )
-            cache.commit(shard, b"abc", entry)
-        selection = Selection.of("score > 0.1", MaskConfig(box_score=0))
-        index = build(store, selection, lambda line: None)
-        data = DataConfig(store=str(root / "store"), cache=str(root / "cache"))
-        fetched = Fetch(data, index, selection, 4, 0.0)(range(len(index.starts) - 1), 0, 0)
-        return [
-            (
-                s.id,
-                s.caption,
-                s.source.removeprefix(str(root)),
-                s.negatives,
-                len(s.concepts),
-                s.regions.tolist(),
-            )
-            for s in (fetched[slot] for slot in range(len(index)))
-        ]
-
+def test_training_reads_the_same_rows(place: str, tmp_path: Path, trained_on_elsewhere: list[Any]) -> None:
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    other = rows(tmp_path / "other")
-    assert len(other) == 8
-    assert any(source.startswith("/cache/") for _, _, source, *_ in other)
-    assert rows(tmp_path / place) == other
+    assert trained_on(tmp_path / place) == trained_on_elsewhere
 
 
 @places
@@ -211,8 +218,14 @@ APPENDED = {
 }
 
 
-@pytest.mark.parametrize("way", APPENDED)
-@pytest.mark.parametrize(("format", "rows"), [("csv", "a\n1\n"), ("json", '{"a":1}\n')])
+@pytest.mark.parametrize(
+    ("way", "format", "rows"),
+    [
+        *((way, "csv", "a\n1\n") for way in APPENDED),
+        ("append", "json", '{"a":1}\n'),
+        ("file", "json", '{"a":1}\n'),
+    ],
+)
 def test_output_goes_to_the_stream(way: str, format: str, rows: str, tmp_path: Path) -> None:
     filled(str(tmp_path / "s"))
     (tmp_path / "f").write_text("first\n")
@@ -251,23 +264,29 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that is only read."""
+    return filled(str(tmp_path_factory.mktemp("asked") / "s"))
+
+
 @pytest.mark.parametrize("sql", STATEMENTS)
-def test_a_statement_may_end_as_it_likes(sql: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    store = filled(str(tmp_path / "s"))
-    query(store, sql, "csv")
+def test_a_statement_may_end_as_it_likes(
+    sql: str, asked: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    query(asked, sql, "csv")
     assert capfd.readouterr().out == STATEMENTS[sql]
-    query(store, sql, "csv", str(tmp_path / "x.csv"))
+    query(asked, sql, "csv", str(tmp_path / "x.csv"))
     assert (tmp_path / "x.csv").read_text() == STATEMENTS[sql]
-    query(store, sql)
+    query(asked, sql)
     assert "│" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("sql", REFUSED)
 def test_what_cannot_be_asked_is_said_in_a_line(
-    sql: str, tmp_path: Path, refused: Callable[..., str], capfd: pytest.CaptureFixture[str]
+    sql: str, asked: Store, refused: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    store = filled(str(tmp_path / "s"))
-    said = refused(query, store, sql, "csv")
+    said = refused(query, asked, sql, "csv")
     assert REFUSED[sql] in said
     assert "COPY" not in said
     assert capfd.readouterr().out == ""
