@@ -98,7 +98,8 @@ def test_drawn_boxes_are_the_stores(page: Any, url: str, gallery: Gallery) -> No
 # What each figure says: its captions, and their spans, each with the concepts that it is of.
 SAID = """() => [...document.querySelectorAll('.figure')].map(card => ({
     captions: [...card.querySelectorAll('.caption')].map(one => one.textContent),
-    spans: [...card.querySelectorAll('.caption [data-c]')].map(one => [one.dataset.c.split(' '), one.textContent]) }))"""
+    spans: [...card.querySelectorAll('.caption [data-c]')].map(one => [one.dataset.c.split(' '), one.textContent])
+}))"""
 
 
 def test_captions_are_whole_and_their_spans_where_they_stand(page: Any, url: str, gallery: Gallery) -> None:
