@@ -96,7 +96,8 @@ _MEANINGS: Final = {
     "object's, a row each.",
     "triplets": "One row per relation: subject, relation, object. An end that has several boxes is still one end: the "
     "row has its box of the highest score (of equal ones the rightmost) and says how many there are; "
-    "all of them, in all pairs, are in `concept_boxes`.",
+    "all of them, in all pairs, are in `concept_boxes`. "
+    "In a large store ask for some shards: `WHERE shard = '00000'` reads no others.",
     "images": "One row per image, with what its captions hold together.",
     "negatives": "One row per hard negative, beside the caption that it was made of. Empty before "
     "`macco-train negatives` or an import made any.",

@@ -96,8 +96,7 @@ CREATE OR REPLACE TEMP MACRO box_iou(ax0, ay0, ax1, ay1, bx0, by0, bx1, by1) AS 
 CREATE OR REPLACE TEMP MACRO iou(a, b) AS box_iou(a.x0, a.y0, a.x1, a.y1, b.x0, b.y0, b.x1, b.y1);
 
 -- One row per relation. The words of a concept in several pieces stand together; an end that is a pronoun is null. Of
--- an end's boxes it has the one of the highest score (of two, the rightmost), and how many there are. In a large store
--- ask for some shards: WHERE shard = '00000' reads no others.
+-- an end's boxes it has the one of the highest score (of two, the rightmost), and how many there are.
 CREATE OR REPLACE TEMP VIEW triplets AS
     WITH more AS NOT MATERIALIZED (
         SELECT concept_id, string_agg(text, ' ' ORDER BY part) AS text FROM concepts WHERE part > 0 GROUP BY concept_id
