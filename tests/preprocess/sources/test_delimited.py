@@ -180,9 +180,7 @@ def test_what_tabs_join_comes_back(captions: list[str], end: str, last: bool) ->
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.text('ab",é', max_size=5)), max_size=12), st.booleans()
-)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text('ab",é', max_size=5)), max_size=12), st.booleans())
 def test_no_line_is_lost_whatever_its_quotes(rows: list[tuple[str, str]], image_last: bool) -> None:
     if image_last:
         data = "title,filepath\n" + "".join(f"{text},{name}.jpg\n" for name, text in rows)
