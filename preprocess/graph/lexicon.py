@@ -35,6 +35,8 @@ QUANTITIES: Final = _set(
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
     "one two three four five six seven eight nine ten some many most all several few each both none neither either"
 )
+# Words that count what follows, and that taggers take for a part of its name: "a dozen eggs in a box".
+COUNTS: Final = _set("dozen hundred thousand million")
 # Nouns whose members act: in "a row of bottles on a shelf" the bottles are on it.
 ROWS: Final = _set(
     "row rows line lines stack stacks pile piles cluster clusters bundle bundles circle column"
@@ -46,6 +48,10 @@ ACTS: Final = _set(
     "wear hold carry ride eat drink throw toss catch kick swing watch look stare feed pet brush chew lick bite sip "
     "hug kiss smoke smile laugh talk walk pose hit juggle"
 )
+# Participles of how somebody is, not of what is done to a thing: "a man holding a cup seated on a bench".
+POSED: Final = _set("seated dressed perched crouched clad")
+# What is done to whoever does something else: "a man holding a bag surrounded by people".
+ESCORTING: Final = _set("surround follow accompany flank watch")
 # Verbs that bring their object to a place, by their lemma: "puts a plate on the table".
 PLACING: Final = _set(
     "put place set lay hang stick load pack stack pour sprinkle spread drop insert mount attach tie store dip "
@@ -53,6 +59,8 @@ PLACING: Final = _set(
 )
 # Verbs that send their object somewhere: "throws a ball at a wall", but "throws a ball in the park".
 SENDING: Final = _set("throw toss kick hit swing shoot aim fling hurl point roll bounce pass")
+# Prepositions of what such an object goes at, or by: "kicks the ball past the goalie".
+PASSING: Final = _set("at across through past")
 # Prepositions that say where the object of a verb goes or comes from: "a boy kicking a ball into the goal".
 AIMED: Final = _set("into onto to toward towards over from off")
 # Prepositions of place: where something is put, or held.

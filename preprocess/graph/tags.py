@@ -10,6 +10,7 @@ from macco.preprocess.graph.lexicon import (
     ALONE,
     BARE,
     COLOURS,
+    COUNTS,
     DETERMINERS,
     PEOPLE,
     POSTURES,
@@ -29,7 +30,9 @@ def correct_tags(sentence: Sentence) -> None:
     """In "a man rides a moped", a "moped" tagged as a verb is a noun, and "rides" tagged as a noun is a verb."""
     for word in sentence.words:
         pos = word.pos_
-        if pos == "PROPN":
+        if word.form in COUNTS and word.dep_ in BEFORE and word.i < word.head.i:
+            word.dep_ = "nummod"
+        elif pos == "PROPN":
             word.pos_ = "NOUN"
         elif pos == "NOUN":
             participle = word.dep_ in ("acl", "advcl") and word.form.endswith("ing")
