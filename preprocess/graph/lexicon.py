@@ -15,6 +15,10 @@ NEGATIONS: Final = _set("not n't n’t never")
 # What stands for things that are not there.
 NOBODY: Final = _set("nobody none nothing no-one")
 LACKING: Final = _set("without instead")
+# Adjectives of lack: "a road free of cars".
+EMPTY: Final = _set("free devoid void empty bare clear")
+# What is called by its order: "a do not enter sign".
+SIGNS: Final = _set("sign signs signal signals light lights symbol symbols")
 DEFINITE: Final = _set("the this that these those his her its their my your our")
 RELATIVES: Final = _set("who whom which that")
 PARTICLES: Final = _set("up down out off over back away around along together through")
@@ -67,7 +71,7 @@ AIMED: Final = _set("into onto to toward towards over from off")
 PLACES: Final = _set("in on under above below against around behind beside between near inside across by at")
 BODY: Final = _set(
     "hand arm mouth head face ear nose eye neck shoulder back lap chest leg knee foot hip waist wrist finger hair "
-    "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side"
+    "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side wing"
 )
 # The commonest nouns of people and animals, by their lemma.
 PEOPLE: Final = _set(

@@ -94,6 +94,24 @@ def seat_participles(sentence: Sentence) -> None:
             verb.attach(actor, "acl")
 
 
+def join_limbs(sentence: Sentence) -> None:
+    """In "a man on a bench with his legs crossed" the legs are the man's, and no bench has legs of his."""
+    for prep in sentence.words:
+        place, limb = prep.head, prep.kid("pobj")
+        if prep.form != "with" or prep.dep_ != "prep" or limb is None or not place.is_noun:
+            continue
+        owner = limb.kid("poss")
+        personal = owner is not None and owner.form in ("his", "her")
+        if not personal and not (owner and owner.form in ("its", "their") and limb.lemma_ in BODY):
+            continue
+        living = (
+            word for word in reversed(sentence.words[: place.i]) if word.is_noun and word.lemma_ in ALIVE
+        )
+        actor = next(living, None)
+        if actor and place.lemma_ not in ALIVE and place.dep_ == "pobj":
+            prep.attach(actor, "prep")
+
+
 def _is_done_to(verb: Word) -> bool:
     """Whether a participle says what is done to the noun in front: "caught by", "made of"."""
     prep = next((kid for kid in verb.kids if kid.dep_ == "prep" and kid.i == verb.i + 1), None)
