@@ -87,14 +87,9 @@ def _parallel(first: Word, noun: Word, after: Word) -> bool:
             "of",
             "with",
         )
-    if (
-        alike
-        and not _determined(noun)
-        and _plural(noun)
-        and noun.lemma_ in ALIVE
-        and first.lemma_ not in ALIVE
-    ):
-        return prep.form not in ("with", "of")  # a boat in the harbor and people on the pier
+    someone = noun.lemma_ in ALIVE and first.lemma_ not in ALIVE and (_determined(noun) or _plural(noun))
+    if alike and someone and prep.form not in ("with", "of"):
+        return True  # a boat in the harbor and people on the pier
     if not alike or _determined(noun) != _determined(owner):
         return False
     # "a man in a suit and tie standing ..." says it of one man
