@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 from simplejpeg import decode_jpeg
 
@@ -34,6 +34,7 @@ MAX_SIDE: Final = 30_000  # pixels; JPEG itself ends at 65,535
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
 _END = b"\xff\xd9"  # of a JPEG
+_PHOTOMETRIC = 0x0106  # TIFF tag: 0 is white at zero
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright
 _TURNS: dict[object, Transpose] = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -152,6 +153,8 @@ def decode(
                     width, height = height, width
                 upright = image if turn is None else image.transpose(turn)
                 picture = _rgb(upright, plain)
+                if image.mode.startswith("I") and _is_negative(image):
+                    picture = ImageOps.invert(picture)
                 return Decoded(width, height, picture.reduce(factor) if factor > 1 else picture)
         except UnidentifiedImageError as error:
             if data.startswith(_MAGIC):
@@ -221,9 +224,20 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
+def _is_negative(image: Image.Image) -> bool:
+    """Tell a TIFF whose zero is white: Pillow turns those of 8 bits, and leaves those of 16."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(_PHOTOMETRIC, 1) == 0)
+
+
 def _rgb(image: Image.Image, plain: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip to white
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ImageError(
+                Status.IMAGE_UNSUPPORTED, f"pixels of {deep.min()} to {deep.max()}: more than 16 bits"
+            )
+        return Image.fromarray((deep // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(Status.IMAGE_UNSUPPORTED, "floating-point pixels")
     if image.has_transparency_data and not plain:

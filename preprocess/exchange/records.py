@@ -1,13 +1,15 @@
 """The records of a MACCO TSV: where each lies in the file, which of them are captions of one image, what each says.
 
-The file is read as Python's csv module writes it, quotes and lines inside them included. What is kept of a record is a
+The file is read as Python's csv module writes it, quotes and lines inside them included; no line is lost in another,
+for one whose quotes do not come out is read as it stands. What is kept of a record is a
 few numbers, so that millions need no memory to speak of; its text is read again where it is wanted.
 """
 
 import csv
 import io
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -50,29 +52,62 @@ def records(path: Path) -> Iterator[Record]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     with stream:
-        taken: list[str] = []
+        waiting, taken = deque[str](), list[str]()
+        number, width = 0, None
 
         def lines() -> Iterator[str]:
-            for line in stream:
+            while (line := waiting.popleft() if waiting else next(stream, None)) is not None:
                 taken.append(line)
                 yield line
 
-        reader = csv.reader(lines(), delimiter="\t")
+        reader = _reader(lines())
         while True:
             try:
-                cells = next(reader, None)
-            except csv.Error:
-                cells = []
+                cells, odd = next(reader, None), False
+            except csv.Error as error:
+                cells, odd = [], not _too_long(error)
+            # Of a record's own lines one at most has all its tabs.
+            if len(taken) > 1 and width is not None:
+                odd = odd or sum(line.count("\t") >= width - 1 for line in taken) > 1
             if cells is None and not taken:
                 return
-            yield Record(reader.line_num, "".join(taken).encode("utf-8", "surrogateescape"), cells or [])
+            if odd:  # an open quote would swallow the lines that follow
+                waiting.extendleft(reversed(taken[1:]))
+                del taken[1:]
+                cells, reader = _as_it_stands(taken[0]), _reader(lines())
+            number, width = number + len(taken), width or len(cells or [])
+            yield Record(number, "".join(taken).encode("utf-8", "surrogateescape"), cells or [])
             taken.clear()
+
+
+def _reader(lines: Iterable[str]) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter="\t", strict=True)
+
+
+def _as_it_stands(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")
+
+
+def _too_long(error: csv.Error) -> bool:
+    return "field larger" in str(error)
+
+
+def _cells(record: str) -> list[str]:
+    """Of one record; of a line whose quotes do not come out, a quote is a character like any other."""
+    try:
+        return next(_reader(io.StringIO(record, newline="")))
+    except csv.Error as error:
+        if _too_long(error):
+            raise
+        return _as_it_stands(record)
 
 
 def header_of(record: Record | None, path: Path) -> list[str]:
     """The columns that a first record names; raises UserError where it is no MACCO TSV's."""
     cells = [] if record is None else record.cells
     header = [cells[0].removeprefix("\ufeff"), *cells[1:]] if cells else []
+    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+        raise UserError(f"{path} has {header.count(twice[0])} columns {twice[0]!r}: call them differently")
     if missing := [name for name in sorted(COLUMNS[:7]) if name not in header]:
         raise UserError(f"{path} is no MACCO TSV: it has no column {missing[0]!r}")
     return header
@@ -82,8 +117,7 @@ def parse(line: int, data: bytes, header: Sequence[str]) -> tuple[dict[str, Any]
     """What a record says, lists read as literals (never evaluated); or, where it cannot be read, why."""
     csv.field_size_limit(LONGEST)
     try:
-        cells = next(csv.reader(io.StringIO(data.decode(), newline=""), delimiter="\t"))
-        row = dict(zip(header, cells, strict=False))
+        row = dict(zip(header, _cells(data.decode()), strict=False))
         literals = {name: read(row.get(name) or "[]") for name, read in READERS.items()}
         return {name: row.get(name) or "" for name in COLUMNS[:2]} | literals, None
     except (ValueError, csv.Error) as error:

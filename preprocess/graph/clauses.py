@@ -67,6 +67,9 @@ def join_particles(sentence: Sentence) -> None:
     for word in sentence.words:
         verb = word.head
         adverb = word.dep_ == "advmod" and word.form in PARTICLES and word.i == verb.i + 1
+        before = sentence.words[word.i - 1]
+        if before.head.form == "with" and before.kid("poss"):
+            continue  # with his arms out
         if (adverb or (word.dep_ == "prt" and word.i > verb.i)) and verb.is_verb and verb.form not in BE:
             for kid in word.kids:
                 if kid.dep_ == "pobj":

@@ -15,6 +15,10 @@ NEGATIONS: Final = _set("not n't n’t never")
 # What stands for things that are not there.
 NOBODY: Final = _set("nobody none nothing no-one")
 LACKING: Final = _set("without instead")
+# Adjectives of lack: "a road free of cars".
+EMPTY: Final = _set("free devoid void empty bare clear")
+# What is called by its order: "a do not enter sign".
+SIGNS: Final = _set("sign signs signal signals light lights symbol symbols")
 DEFINITE: Final = _set("the this that these those his her its their my your our")
 RELATIVES: Final = _set("who whom which that")
 PARTICLES: Final = _set("up down out off over back away around along together through")
@@ -35,6 +39,8 @@ QUANTITIES: Final = _set(
     "crowd set sets variety array assortment collection multitude handful series trio plenty pack team "
     "one two three four five six seven eight nine ten some many most all several few each both none neither either"
 )
+# Words that count what follows, and that taggers take for a part of its name: "a dozen eggs in a box".
+COUNTS: Final = _set("dozen hundred thousand million")
 # Nouns whose members act: in "a row of bottles on a shelf" the bottles are on it.
 ROWS: Final = _set(
     "row rows line lines stack stacks pile piles cluster clusters bundle bundles circle column"
@@ -46,6 +52,10 @@ ACTS: Final = _set(
     "wear hold carry ride eat drink throw toss catch kick swing watch look stare feed pet brush chew lick bite sip "
     "hug kiss smoke smile laugh talk walk pose hit juggle"
 )
+# Participles of how somebody is, not of what is done to a thing: "a man holding a cup seated on a bench".
+POSED: Final = _set("seated dressed perched crouched clad")
+# What is done to whoever does something else: "a man holding a bag surrounded by people".
+ESCORTING: Final = _set("surround follow accompany flank watch")
 # Verbs that bring their object to a place, by their lemma: "puts a plate on the table".
 PLACING: Final = _set(
     "put place set lay hang stick load pack stack pour sprinkle spread drop insert mount attach tie store dip "
@@ -53,13 +63,15 @@ PLACING: Final = _set(
 )
 # Verbs that send their object somewhere: "throws a ball at a wall", but "throws a ball in the park".
 SENDING: Final = _set("throw toss kick hit swing shoot aim fling hurl point roll bounce pass")
+# Prepositions of what such an object goes at, or by: "kicks the ball past the goalie".
+PASSING: Final = _set("at across through past")
 # Prepositions that say where the object of a verb goes or comes from: "a boy kicking a ball into the goal".
 AIMED: Final = _set("into onto to toward towards over from off")
 # Prepositions of place: where something is put, or held.
 PLACES: Final = _set("in on under above below against around behind beside between near inside across by at")
 BODY: Final = _set(
     "hand arm mouth head face ear nose eye neck shoulder back lap chest leg knee foot hip waist wrist finger hair "
-    "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side"
+    "beak bill jaw tooth tongue paw trunk tail claw snout fist palm lip chin cheek side wing"
 )
 # The commonest nouns of people and animals, by their lemma.
 PEOPLE: Final = _set(

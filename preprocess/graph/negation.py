@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from macco.preprocess.graph.lexicon import BE, DEFINITE, LACKING, NEGATIONS, NOBODY
+from macco.preprocess.graph.lexicon import BE, DEFINITE, EMPTY, LACKING, NEGATIONS, NOBODY
 from macco.preprocess.graph.words import ABSORBED, Sentence, Word
 
 OBJECTS = ("dobj", "pobj", "attr")
@@ -15,9 +15,9 @@ def deny(sentence: Sentence) -> None:
     for word in sentence.words:
         if word.form in NEGATIONS:
             _deny_not(sentence, word)
-        elif word.form in LACKING and word.pos_ == "ADP":
+        elif (word.form in LACKING and word.pos_ == "ADP") or _is_free_of(word):
             _deny_lack(sentence, word)
-        elif word.form == "neither" and _deny_both(sentence, word):
+        elif _deny_each(sentence, word) or _deny_both(sentence, word):
             continue
         elif word.form == "nor" and word.i + 1 < len(sentence.words):
             verb = sentence.words[word.i + 1]
@@ -35,6 +35,8 @@ def deny(sentence: Sentence) -> None:
 
 def _deny_both(sentence: Sentence, neither: Word) -> bool:
     """Deny both in "with neither knife nor fork" and "neither red nor blue"; subjects are there, and do not act."""
+    if neither.form != "neither":
+        return False
     first = neither.head
     acts = first.dep_ in ("nsubj", "nsubjpass") and first.i < first.head.i and first.head.is_verb
     row = [first, *(kid for kid in first.kids if kid.dep_ == "conj")]
@@ -42,6 +44,25 @@ def _deny_both(sentence: Sentence, neither: Word) -> bool:
         return False
     sentence.denied.update(word.i for word in row)
     return True
+
+
+def _deny_each(sentence: Sentence, none: Word) -> bool:
+    """In "two cars, none of them red" they are not red."""
+    words = sentence.words
+    if none.form not in ("none", "neither"):
+        return False
+    of_them = [word.form for word in words[none.i + 1 : none.i + 3]] == ["of", "them"]
+    said = words[none.i + 3].standing if of_them and none.i + 3 < len(words) else None
+    if said is None or not said.head.is_noun or said.pos_ not in ("ADJ", "VERB", "ADP"):
+        return False
+    none.dep_, none.pos_ = "punct", "PRON"
+    _take_back(sentence, none, said)
+    return True
+
+
+def _is_free_of(prep: Word) -> bool:
+    """ "of" in "a road free of cars"."""
+    return prep.form == "of" and prep.head.form in EMPTY and prep.i == prep.head.i + 1
 
 
 def _follows(sentence: Sentence, first: Word, word: Word, *links: str) -> bool:
@@ -52,10 +73,16 @@ def _follows(sentence: Sentence, first: Word, word: Word, *links: str) -> bool:
 def _deny_not(sentence: Sentence, negation: Word) -> None:
     """In "not a car in sight" there is none; "a dog not on a leash" is there."""
     negation.lemma_ = "never" if negation.form == "never" else "not"
-    if negation.i + 1 == len(sentence.words):
+    if negation.dep_ == ABSORBED or negation.i + 1 == len(sentence.words):
         return
     head, after = negation.head, sentence.words[negation.i + 1].standing
     if after.form == "only":
+        return
+    if (
+        after.form in ("all", "every", "both") and after.head.is_noun
+    ):  # not all dogs are black: there are dogs
+        if after.head.dep_ in ("nsubj", "nsubjpass") and after.head.head.is_verb:
+            _deny_predicate(sentence, negation, after.head.head)
         return
     if not head.is_noun:
         _deny_predicate(sentence, negation, head)
@@ -99,8 +126,9 @@ def _deny_lack(sentence: Sentence, prep: Word) -> None:
     sentence.denied.add(prep.i)
     for kid in list(prep.kids):
         if kid.is_noun:
+            owner = prep.head.head if prep.head.pos_ == "ADJ" else prep.head
             for place in [k for k in kid.kids if k.dep_ == "prep" and k.form != "of"]:
-                place.attach(prep.head, "prep")  # on the beach, it is the man
+                place.attach(owner, "prep")  # on the beach, it is the man
             for noun in (kid, *(k for k in kid.kids if k.dep_ == "conj" and k.is_noun)):
                 sentence.denied.add(noun.i)
         elif kid.is_verb:

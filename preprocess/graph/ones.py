@@ -79,8 +79,16 @@ def _antecedent(words: list[Word], members: list[Member]) -> Word | None:
     if several and (len(members) > 1 or words[first.one.i + 1].form == "of"):
         return next((word for word in several if _counted(words, word)), several[0])
     if first.one.form in ("other", "another") and words[first.start - 1].form in LINKS:
-        return next((word for word in before if any(kid.form == "one" for kid in word.kids)), None)
+        single = next((word for word in before if any(kid.form == "one" for kid in word.kids)), None)
+        return single or next((word for word in before if _has_too(word, first)), None)
     return None
+
+
+def _has_too(noun: Word, member: Member) -> bool:
+    """Whether in "a woman in a red hat and another in a green hat" the other is in something as this one is."""
+    article = any(kid.form in ("a", "an") for kid in noun.kids)
+    before = (kid for kid in noun.kids if kid.dep_ == "prep" and kid.i < member.start)
+    return article and any(kid.form == member.said[0].form for kid in before)
 
 
 def _counted(words: list[Word], noun: Word) -> bool:
@@ -135,6 +143,10 @@ def _stand_for(sentence: Sentence) -> None:
     """In "a white dog and another black one" the dogs are black and white; in "a black one" behind "two dogs" too."""
     words = sentence.words
     for one in words[1:]:
+        after = words[one.i + 1] if one.i + 1 < len(words) else one
+        if one.form == "other" and one.dep_ == "amod" and after.form in ("a", "an"):
+            for word in words[one.i - 1 : one.i + 1]:  # one eating an apple and the other a banana
+                word.dep_ = "punct"
         if one.form in OTHERS and one.dep_ in ("pobj", "dobj") and one.pos in ("ADJ", "NOUN"):
             one.pos_ = "PRON"  # one on top of the other
         adjectives = [

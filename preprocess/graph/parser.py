@@ -8,7 +8,7 @@ from macco.preprocess.graph.refusal import CaptionError
 
 # Of what macco makes of a parse, or of a graph in words; 1 is 0.1.0's. To be raised whenever a caption's concepts
 # change: it is in the fingerprint of every parser, so that a store takes no rows of another making.
-READING: Final = 2
+READING: Final = 3
 _KINDS: Final = (OBJECT, ATTRIBUTE, RELATION)
 
 

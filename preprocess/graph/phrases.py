@@ -3,7 +3,17 @@
 from itertools import pairwise
 from typing import Final
 
-from macco.preprocess.graph.lexicon import COLOURS, HYPHENS, LOOKS, NO_DEGREE, QUANTITIES, SHADES, WHERE
+from macco.preprocess.graph.lexicon import (
+    COLOURS,
+    HYPHENS,
+    LOOKS,
+    NEGATIONS,
+    NO_DEGREE,
+    QUANTITIES,
+    SHADES,
+    SIGNS,
+    WHERE,
+)
 from macco.preprocess.graph.words import ABSORBED, Chunk, Sentence, Word
 
 # Labels under which a noun heads a phrase of its own.
@@ -41,6 +51,22 @@ def join_hyphens(sentence: Sentence) -> None:
             if word is not speaker:
                 word.attach(speaker, word.dep_)
                 speaker.absorb(word, core=True)
+
+
+def name_signs(sentence: Sentence) -> None:
+    """In "a do not enter sign" the sign is called so: nothing is denied."""
+    words = sentence.words
+    for i, do in enumerate(words[:-3]):
+        sign = words[i + 3]
+        if do.form != "do" or words[i + 1].form not in NEGATIONS or sign.form not in SIGNS:
+            continue
+        order = words[i : i + 3]
+        above = [word for word in order if sign.within(word)]
+        if top := next((word for word in above if word.head is word or word.head not in order), None):
+            sign.replace(top)
+        for word in order:
+            sign.absorb(word, core=True)
+        sign.pos_ = sign.pos = "NOUN"
 
 
 def see_through_quantities(sentence: Sentence) -> None:

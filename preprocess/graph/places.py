@@ -6,8 +6,11 @@ from macco.preprocess.graph.lexicon import (
     ALIVE,
     ALONE,
     BODY,
+    ESCORTING,
+    PASSING,
     PLACES,
     PLACING,
+    POSED,
     ROWS,
     SENDING,
 )
@@ -32,10 +35,10 @@ def _takes_object(verb: Word, prep: Word, place: Word) -> bool:
     form = prep.form
     if verb.lemma_ in PLACING and (form in PLACES or form in AIMED):
         return True
-    if verb.lemma_ in SENDING and form == "at":
+    if verb.lemma_ in SENDING and form in PASSING:
         return True
     if (
-        form in AIMED
+        (form in AIMED or (form == "out" and len(prep.parts) == 2))
         and len(prep.parts) < 3
         and (form, len(prep.parts)) != ("from", 2)
         and verb.lemma_ not in ("ride", "drive", "wear", "have", "play")
@@ -63,15 +66,25 @@ def seat_participles(sentence: Sentence) -> None:
     """In "a man wearing a hat holding an umbrella" no hat holds anything, as no leg wears a shirt in "legs of man ...".
 
     What only the living do is done by the nearest of them in front, or by who wears the thing; and in "a dog holding
-    a frisbee standing on grass" it stands itself.
+    a frisbee standing on grass" it stands itself. But in "a boy catching a ball thrown by a girl" the ball is thrown,
+    and in "a man holding a basket that holds fruit" the basket holds it.
     """
     for verb in sentence.words:
         thing = verb.head
-        if verb.dep_ != "acl" or not thing.is_noun or thing.lemma_ in ALIVE or verb.i < thing.i:
+        if verb.dep_ != "acl" or not thing.is_noun or verb.i < thing.i:
+            continue
+        before = sentence.words[verb.i - 1].standing
+        if before.dep_ == "dobj" and before is not thing and before.is_noun and _is_done_to(verb):
+            verb.attach(before, "acl")
+            continue
+        if thing.lemma_ in ALIVE:
+            continue
+        if not (verb.form.endswith("ing") or verb.form in POSED) or verb.kid("relative"):
             continue
         wearer = _wearer(thing)
         held = wearer and thing.head.lemma_ in ("hold", "carry") and verb.lemma_ in ALONE
-        if not (verb.lemma_ in ACTS or held or (wearer and thing.head.lemma_ == "wear")):
+        posed = wearer and verb.form in POSED
+        if not (verb.lemma_ in ACTS or held or posed or (wearer and thing.head.lemma_ == "wear")):
             continue
         living = [word for word in sentence.words[: verb.i] if word.is_noun and word.lemma_ in ALIVE]
         top = _top(thing)
@@ -79,6 +92,32 @@ def seat_participles(sentence: Sentence) -> None:
         actor = actor or wearer
         if actor and actor is not verb:
             verb.attach(actor, "acl")
+
+
+def join_limbs(sentence: Sentence) -> None:
+    """In "a man on a bench with his legs crossed" the legs are the man's, and no bench has legs of his."""
+    for prep in sentence.words:
+        place, limb = prep.head, prep.kid("pobj")
+        if prep.form != "with" or prep.dep_ != "prep" or limb is None or not place.is_noun:
+            continue
+        owner = limb.kid("poss")
+        personal = owner is not None and owner.form in ("his", "her")
+        if not personal and not (owner and owner.form in ("its", "their") and limb.lemma_ in BODY):
+            continue
+        living = (
+            word for word in reversed(sentence.words[: place.i]) if word.is_noun and word.lemma_ in ALIVE
+        )
+        actor = next(living, None)
+        if actor and place.lemma_ not in ALIVE and place.dep_ == "pobj":
+            prep.attach(actor, "prep")
+
+
+def _is_done_to(verb: Word) -> bool:
+    """Whether a participle says what is done to the noun in front: "caught by", "made of"."""
+    prep = next((kid for kid in verb.kids if kid.dep_ == "prep" and kid.i == verb.i + 1), None)
+    form = prep.form if prep else ""
+    done = (form == "by" and verb.lemma_ not in ESCORTING) or (form == "of" and verb.lemma_ == "make")
+    return done and not verb.form.endswith("ing") and verb.form not in POSED and not verb.kid("relative")
 
 
 def _top(noun: Word) -> Word:

@@ -77,12 +77,22 @@ def _unseen(text: str, is_word: Callable[[str], bool]) -> Iterator[tuple[int, in
             yield i, i + 1, " " if apart else ""
         elif c in _HYPHENS:
             yield i, i + 1, "-"
+        elif plain := _plain(c):
+            yield i, i + 1, plain
         elif _is_symbol(c) or c in _TONES:
             yield i, i + 1, " "
         elif c in "\u200b\u2028\u2029":
             yield i, i + 1, " " if _between_words(text, i) else ""
         elif c in _SELECTORS or (unicodedata.category(c) in ("Cf", "Cc") and not c.isspace()):
             yield i, i + 1, ""
+
+
+def _plain(c: str) -> str:
+    """The letters or digits that this one is another form of: of a font, in full width, or joined; "" for others."""
+    if c < "\u0100" or not unicodedata.decomposition(c).startswith(("<wide>", "<font>", "<compat>")):
+        return ""
+    plain = unicodedata.normalize("NFKC", c)
+    return plain if c.isalnum() and plain.isascii() and plain.isalnum() else ""
 
 
 def _is_symbol(c: str) -> bool:

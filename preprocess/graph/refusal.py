@@ -18,7 +18,7 @@ def captions_of(value: Any) -> tuple[str | CaptionError, ...]:
 
     White space around a caption goes; nothing else is changed.
     """
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):  # a map's entries are tuples, whose names are no captions
         return tuple(caption for one in value for caption in captions_of(one)) or captions_of(None)
     if isinstance(value, bytes):
         value = text_of(value)

@@ -13,7 +13,9 @@ from macco.preprocess.graph.words import Sentence
 # Later ones build on earlier ones.
 REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     phrases.join_hyphens,
+    phrases.name_signs,
     ones.tell_apart,
+    tags.part_lacks,
     tags.part_possessions,
     rows.join_adjectives,
     tags.correct_tags,
@@ -41,6 +43,7 @@ REPAIRS: Final[tuple[Callable[[Sentence], None], ...]] = (
     clauses.attach_predicates,
     clauses.find_subjects,
     places.seat_participles,
+    places.join_limbs,
     places.move_objects,
     clauses.resolve_pronouns,
     clauses.join_verbs,

@@ -87,6 +87,9 @@ def _parallel(first: Word, noun: Word, after: Word) -> bool:
             "of",
             "with",
         )
+    someone = noun.lemma_ in ALIVE and first.lemma_ not in ALIVE and (_determined(noun) or _plural(noun))
+    if alike and someone and prep.form not in ("with", "of"):
+        return True  # a boat in the harbor and people on the pier
     if not alike or _determined(noun) != _determined(owner):
         return False
     # "a man in a suit and tie standing ..." says it of one man
@@ -98,7 +101,7 @@ def _determined(noun: Word) -> bool:
 
 
 def _plural(noun: Word) -> bool:
-    return noun.form != noun.lemma_
+    return noun.form != noun.lemma_ or noun.form in ("people", "sheep", "cattle", "deer", "fish")
 
 
 def _holder(prep: Word) -> Word:

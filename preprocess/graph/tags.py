@@ -10,7 +10,9 @@ from macco.preprocess.graph.lexicon import (
     ALONE,
     BARE,
     COLOURS,
+    COUNTS,
     DETERMINERS,
+    EMPTY,
     PEOPLE,
     POSTURES,
     SAME,
@@ -29,7 +31,9 @@ def correct_tags(sentence: Sentence) -> None:
     """In "a man rides a moped", a "moped" tagged as a verb is a noun, and "rides" tagged as a noun is a verb."""
     for word in sentence.words:
         pos = word.pos_
-        if pos == "PROPN":
+        if word.form in COUNTS and word.dep_ in BEFORE and word.i < word.head.i:
+            word.dep_ = "nummod"
+        elif pos == "PROPN":
             word.pos_ = "NOUN"
         elif pos == "NOUN":
             participle = word.dep_ in ("acl", "advcl") and word.form.endswith("ing")
@@ -165,6 +169,20 @@ def part_verbs(sentence: Sentence) -> None:
             while word.dep_ == "conj" and not main.is_verb and main.head is not main:
                 main = main.head
             word.attach(main, word.dep_)
+
+
+def part_lacks(sentence: Sentence) -> None:
+    """In "a road free of cars" the road is no part of a name "road free"."""
+    for noun, lack in pairwise(sentence.words[:-1]):
+        of = sentence.words[lack.i + 1]
+        if lack.form not in EMPTY or of.form != "of" or of.head is not lack:
+            continue
+        if noun.head is lack and noun.dep_ in (*BEFORE, "nsubj") and noun.pos_ in ("NOUN", "PROPN"):
+            own = [kid for kid in lack.kids if kid.i < noun.i]
+            noun.replace(lack)
+            for kid in own:
+                kid.attach(noun, kid.dep_)
+            lack.dep_, lack.pos_ = "amod", "ADJ"
 
 
 def part_possessions(sentence: Sentence) -> None:

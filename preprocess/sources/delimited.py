@@ -134,8 +134,7 @@ def _records(
             for row in reader:
                 end = begin + reader.line_num
                 if end > at + 1 and (
-                    width not in (None, len(row))
-                    or any(_is_row(line, separator, width, image) for line in lines[at + 1 : end])
+                    width not in (None, len(row)) or _swallows(lines[at:end], row, separator, width, image)
                 ):
                     break
                 if row:
@@ -146,10 +145,20 @@ def _records(
             at += 1
 
 
-def _is_row(line: str, separator: str, width: int | None, image: int) -> bool:
-    """Tell a line that an open quote would swallow from one of a text: by itself it would name an image."""
+def _swallows(lines: list[str], row: list[str], separator: str, width: int | None, image: int) -> bool:
+    """Tell lines that an open quote would make one row of from those of a text: they would name images of their own."""
+    if width is None:
+        return False
+    rows = [line for line in lines if _is_row(line, separator, width, image)]
+    name = row[image].replace('"', "")
+    return len(rows) > 1 or any(name not in line.replace('"', "") for line in rows)
+
+
+def _is_row(line: str, separator: str, width: int, image: int) -> bool:
+    """Whether a line by itself would name an image; where that is the last field, others may have separators inside."""
     fields = line.split(separator)
-    return width is not None and len(fields) >= width and _IMAGE_NAME.search(fields[image]) is not None
+    place = -1 if image == width - 1 else image
+    return len(fields) >= width and _IMAGE_NAME.search(fields[place]) is not None
 
 
 def _misfit(fields: int, expected: int) -> str:

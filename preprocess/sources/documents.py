@@ -15,7 +15,8 @@ _PEEK = 2**20  # bytes that tell what a document is
 
 def format_of(url: str) -> str:
     """Tell by its first bytes which of the four a JSON file is: the name of its format."""
-    head = peek(url, _PEEK)[1].decode("utf-8-sig", "replace").lstrip()
+    data = peek(url, _PEEK)[1]
+    head = data.decode(json.detect_encoding(data), "replace").lstrip()
     if head.startswith("["):
         return "json" if head[1:].lstrip()[:1] == "{" else "coco"
     first, _, more = head.partition("\n")
@@ -32,29 +33,31 @@ def coco(source: Table) -> Index:
     """COCO's captions: `images` {id, file_name} and `annotations` {id, image_id, caption}."""
     document = _load(source)
     try:
-        texts: dict[Any, list[Any]] = {image["id"]: [] for image in document["images"]}
-        names = {image["id"]: image["file_name"] for image in document["images"]}
+        names: dict[str, str] = {}
+        for image in document["images"]:
+            number, name = _id(image["id"]), text_of_cell(image["file_name"])
+            if names.setdefault(number, name) != name:
+                both = f"{names[number]!r} and {name!r}"
+                raise UserError(f"{source.url} has two images of the id {number}, {both}: number them anew")
+        texts: dict[str, list[Any]] = {number: [] for number in names}
         for one in sorted(document["annotations"], key=lambda one: one["id"]):
-            texts.setdefault(one["image_id"], []).append(one["caption"])
+            texts.setdefault(_id(one["image_id"]), []).append(one["caption"])
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{source.url} is no COCO captions file: {error!r} (images and annotations); --format karpathy and "
             "json are for others"
         ) from error
     rows = [
-        (_plain(str(image)), _plain(text_of_cell(names.get(image))), text)
-        for image, found in texts.items()
+        (_plain(number), _plain(names.get(number, "")), text)
+        for number, found in texts.items()
         for text in found or [None]
     ]
     columns = {
         "id": pa.array([row[0] for row in rows], pa.string()),
         "file_name": pa.array([row[1] for row in rows], pa.string()),
-        "caption": pa.array(
-            [None if row[2] is None else str(row[2]).encode("utf-8", "surrogatepass") for row in rows],
-            pa.binary(),
-        ),
+        "caption": pa.array([json.dumps(row[2]) for row in rows], pa.string()),
     }
-    return index(pa.table(columns), ("caption",), "file_name", "id")
+    return index(pa.table(columns), ("caption",), "file_name", "id", as_json=True)
 
 
 def karpathy(source: Table) -> Index:
@@ -87,6 +90,11 @@ def json_list(source: Table) -> Index:
 def json_lines(source: Table) -> Index:
     """An object a line, each with an image and captions."""
     return _objects(source, _lines(source.url))
+
+
+def _id(value: Any) -> str:
+    """An image's id as text: 1, 1.0 and "1" are one, as programs write them."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _load(source: Table) -> Any:

@@ -52,15 +52,16 @@ def format_of(url: str, given: str) -> str:
 
 def _text_format(url: str, head: bytes) -> str:
     name = _PACKED.sub("", url.lower())
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     for ending, format in _BY_NAME.items():
-        if name.endswith(ending):
+        if name.endswith(ending) and not (format == "jsonl" and first == b"["):
             return format
-    if name.endswith(".json") or head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+    if name.endswith(".json") or first in (b"{", b"["):
         return documents.format_of(url)
     if image_folder.is_image(url):
         raise UserError(f"{url} is an image: give its folder, for example --shards '{folder(url)}'")
-    first = head.partition(b"\n")[0]
-    if b"\0" not in head and any(separator.encode() in first for separator in SEPARATORS):
+    line = head.partition(b"\n")[0]
+    if b"\0" not in head and any(separator.encode() in line for separator in SEPARATORS):
         return "table"
     raise UserError(
         f"cannot tell the format of {url!r} by its name or its content: give one of {', '.join(FORMATS[1:])}"

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from macco.pipeline.errors import UserError
 from macco.preprocess.sources.source_image import IMAGE
@@ -54,16 +55,36 @@ def index(
     as_json: bool = False,
     broken: Sequence[tuple[int, str]] = (),
 ) -> Index:
-    """Group a table's rows by `key`, in order of first appearance."""
+    """Group a table's rows by `key`, in order of first appearance. A row whose key is empty is an image of its own."""
     if key is None:
         order = np.arange(table.num_rows)
         starts = np.arange(table.num_rows + 1)
     else:  # dictionary codes count up in order of first appearance
+        if key != image:
+            table = table.set_column(table.column_names.index(key), key, _without_blanks(table[key]))
         chunks = table[key].dictionary_encode(null_encoding="encode").chunks
         codes = np.concatenate([np.empty(0, np.int64), *(chunk.indices.to_numpy() for chunk in chunks)])
+        if key != image and table[key].null_count:
+            codes = _each_its_own(codes, table[key].is_null().to_numpy())
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 2))
     return Index(table, captions, image, key, order, starts, embedded, as_json, list(broken))
+
+
+def _without_blanks(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Keys with nothing, whatever stands for it, as null."""
+    kind, blank = keys.type, pc.is_null(keys, nan_is_null=pa.types.is_floating(keys.type))
+    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        blank = pc.or_(blank, pc.equal(pc.binary_length(keys), 0).fill_null(True))
+    return pc.if_else(blank, pa.scalar(None, kind), keys) if pc.any(blank).as_py() else keys
+
+
+def _each_its_own(codes: npt.NDArray[np.int64], blank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Codes that count up in order of first appearance again, where each blank has one that no other has."""
+    codes = codes.astype(np.int64)
+    codes[blank] = codes.max() + 1 + np.arange(blank.sum())
+    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes]
 
 
 def choose_fields(source: Table, columns: Sequence[str]) -> tuple[str, tuple[str, ...], str | None]:
@@ -86,7 +107,11 @@ def choose_fields(source: Table, columns: Sequence[str]) -> tuple[str, tuple[str
                 f"{_no_header(columns, name) or _nearest([name], columns, option)}"
             )
     image = source.image or usual(IMAGE_FIELDS, "--image-field")
-    return image, source.captions or (usual(CAPTION_FIELDS, "--caption-field"),), source.key
+    captions = source.captions or (usual(CAPTION_FIELDS, "--caption-field"),)
+    for name in (image, *captions, *([source.key] if source.key else [])):
+        if columns.count(name) > 1:
+            raise UserError(f"{source.url} has {columns.count(name)} columns {name!r}: call them differently")
+    return image, captions, source.key
 
 
 def _nearest(names: Sequence[str], columns: Sequence[str], option: str) -> str:

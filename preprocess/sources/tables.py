@@ -53,18 +53,25 @@ def read(source: Table, start: int, stop: int | None, *, follow: bool = True) ->
     table = index.table.take(pa.array(rows))
     captions = [_values(table[name]) for name in index.captions]
     names = None if index.key is None else list(map(_shown, _values(table[index.key])))
+    paths = None if index.embedded else list(map(_shown, _values(table[index.image])))
     heads, ends = (index.starts[first + one : last + one] - index.starts[first] for one in (0, 1))
-    if index.embedded:
+    if paths is None:
         pictures = parquet.embedded(source.url, index.image, rows[heads])
     else:
-        paths = list(map(_shown, _values(table[index.image])))
         pictures = (paths[head] for head in heads)
     root = source.image_root or folder(source.url)
     for head, end, picture in zip(heads, ends, pictures, strict=True):
         texts: list[str | CaptionError] = []
         for row in range(head, end):
-            for column in captions:
-                texts += captions_of(json.loads(column[row]) if index.as_json else column[row])
+            found = [
+                text
+                for column in captions
+                for text in captions_of(json.loads(column[row]) if index.as_json else column[row])
+            ]
+            if paths is not None and paths[row] != paths[head]:  # no caption of this image
+                words = f"its key is that of {paths[head]!r} already, but it names {paths[row]!r}"
+                found = [CaptionError(Status.DUPLICATE_KEY, words)] * len(found)
+            texts += found
         number = str(rows[head])
         key = number.zfill(9) if names is None else text_of_cell(names[head]) or f"row-{number}"
         yield item_of(key, tuple(texts), picture, f"{index.image}/{number}", source.url, root, follow=follow)

@@ -88,6 +88,19 @@ def test_sixteen_bits_are_scaled(kind: str, tmp_path) -> None:  # type: ignore[n
     assert np.asarray(scored)[0, :, 0].tolist() == grey.tolist()
 
 
+def test_a_tiff_of_sixteen_bits_whose_zero_is_white_is_no_negative() -> None:
+    data = encode(deep("I;16"), "TIFF", tiffinfo={262: 0})
+    assert Image.open(BytesIO(data)).tag_v2[262] == 0  # type: ignore[attr-defined]
+    assert decode(data).pixels[0, ::8, 0].tolist() == [255, 223, 191, 158, 126, 94, 61, 29]
+
+
+@pytest.mark.parametrize("values", [(0, 2**31 - 1), (-5, 100)])
+def test_more_bits_than_sixteen_are_refused_by_name(values: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="more than 16 bits") as caught:
+        decode(encode(Image.fromarray(np.tile(np.array(values, np.int32), (4, 2))), "TIFF"))
+    assert caught.value.status == "image_unsupported"
+
+
 def literal(data: bytes, side: int) -> Image.Image:
     """A JPEG as torchvision's users write it: Pillow's draft, exif_transpose and convert."""
     with warnings.catch_warnings(), Image.open(BytesIO(data)) as image:

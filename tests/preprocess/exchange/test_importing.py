@@ -13,11 +13,12 @@ import numpy as np
 import open_clip
 import psutil
 import pytest
+from PIL import Image
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.preprocess.exchange import importing
+from macco.preprocess.exchange import importing, records
 from macco.preprocess.exchange.coco import export_coco
 from macco.preprocess.exchange.importing import import_tsv
 from macco.preprocess.exchange.records import COLUMNS
@@ -229,6 +230,46 @@ def test_every_odd_literal_is_a_counted_row(tmp_path: Path) -> None:
             lines.append("\t".join(row.values()))
     (tmp_path / "odd.tsv").write_text("\n".join(lines) + "\n")
     assert import_tsv(tmp_path / "odd.tsv", str(tmp_path / "store"), str(tmp_path)) == {"bad_row": 16}
+
+
+@pytest.mark.parametrize(
+    ("titles", "read"),
+    [
+        (['"a dog', "a cat", 'a "big" cow'], ['"a dog', "a cat", 'a "big" cow']),
+        (['"a dog', '"a cat"', '"a cow'], ['"a dog', "a cat", '"a cow']),
+        (['"Hi" says a dog', 'a 12" cat', "a cow"], ['"Hi" says a dog', 'a 12" cat', "a cow"]),
+        (['"two\nlines"', '"a\tcat ""so"""', '"a cow'], ["two\nlines", 'a\tcat "so"', '"a cow']),
+    ],
+)
+def test_no_row_is_lost_in_another_whatever_its_quotes(
+    tmp_path: Path, titles: list[str], read: list[str]
+) -> None:
+    lines = ["\t".join(COLUMNS)]
+    for place, title in enumerate(titles):
+        row = dict.fromkeys(COLUMNS, "[]") | {"title": title, "filepath": f"{place}.jpg"}
+        lines.append("\t".join(row.values()))
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{place}.jpg")
+    (tmp_path / "x.tsv").write_text("\n".join(lines) + "\n")
+    store = str(tmp_path / "store")
+    assert import_tsv(tmp_path / "x.tsv", store, str(tmp_path)) == {"ok": 3}
+    assert asked(store, "SELECT member, caption FROM samples ORDER BY row") == [
+        (f"{place}.jpg", title) for place, title in enumerate(read)
+    ]
+
+
+def test_an_open_quote_costs_no_more_than_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "LONGEST", 1000)
+    rows = [["a dog", "x.jpg", *["[]"] * 8] for _ in range(100)]
+    rows[3][0] = '"a dog'
+    lines = ["\t".join(row) for row in (COLUMNS, *rows)]
+    (tmp_path / "x.tsv").write_text("\n".join(lines) + "\n")
+    assert len(list(records.read_tsv(tmp_path / "x.tsv"))) == 100
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("\t".join([*COLUMNS, "title"]) + "\n")
+    with pytest.raises(UserError, match="2 columns 'title'"):
+        import_tsv(tmp_path / "x.tsv", str(tmp_path / "store"), str(tmp_path))
 
 
 @pytest.mark.processes

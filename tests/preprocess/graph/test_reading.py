@@ -42,6 +42,12 @@ UNSEEN = ["\u200c", "\u200d", "\u202a", "\u202c", "\u200e", "\u2066", "\x00", "\
         ),
         ("<script>a dog", "<script>a dog"),
         ("a dog <!-- on a sofa", "a dog <!-- on a sofa"),
+        ("\uff32\uff45\uff44 do\uff47", "Red dog"),
+        ("\U0001d41a \U0001d5e5\U0001d5f2\U0001d5f1 \ufb01re\ufb01ghter", "a Red firefighter"),
+        (
+            "\uff12 dogs at \u00bd m\u00b2, n\u00ba 3",
+            "2 dogs at \u00bd m\u00b2, n\u00ba 3",
+        ),
         ("e\u0301t\u00e9 caf\u00e9", "e\u0301t\u00e9 caf\u00e9"),
     ],
 )

@@ -57,6 +57,8 @@ def told(items: list[SourceImage]) -> list[tuple[str, str | None]]:
          [("a.jpg", '"Hello" he says'), ("c.jpg", "y"), ("line-3", "bad_row")]),
         ("x.csv", b'title,filepath\n"open,a.jpg\nx,b.jpg\n"closed",c.jpg\n',
          [("a.jpg", '"open'), ("b.jpg", "x"), ("c.jpg", "closed")]),
+        ("x.csv", b'title,filepath\n"two\nlines, too",a.jpg\n"one, open,b.jpg\nx",c.jpg\n"and ""d.jpg""\n",d.jpg\n',
+         [("a.jpg", "two\nlines, too"), ("c.jpg", 'x"'), ("d.jpg", 'and "d.jpg"'), ("line-3", "bad_row")]),
         # Separators
         ("x.csv", b"filepath;title\na.jpg;a, dog\n", [("a.jpg", "a, dog")]),
         ("x.csv", b'filepath|title\na.jpg|"a|dog"\n', [("a.jpg", "a|dog")]),
@@ -133,14 +135,25 @@ def memory(data: bytes, name: str) -> str:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(texts, max_size=12), st.sampled_from(",;|"), st.sampled_from(["\n", "\r\n"]), st.booleans())
-@example(['"'], ",", "\n", False)
-def test_what_csv_writes_comes_back(captions: list[str], separator: str, end: str, everything: bool) -> None:
+@given(
+    st.lists(texts, max_size=12),
+    st.sampled_from(",;|"),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.permutations(["filepath", "title", "other"]),
+)
+@example(['"'], ",", "\n", False, ["filepath", "title", "other"])
+@example(["a\nb"], ",", "\n", False, ["title", "other", "filepath"])
+def test_what_csv_writes_comes_back(
+    captions: list[str], separator: str, end: str, everything: bool, columns: list[str]
+) -> None:
     out = io.StringIO()
     quoting = csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL
     writer = csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting)
-    writer.writerow(["filepath", "title"])
-    writer.writerows([f"{number}.jpg", text] for number, text in enumerate(captions))
+    writer.writerow(columns)
+    for number, text in enumerate(captions):
+        fields = {"filepath": f"{number}.jpg", "title": text, "other": "x"}
+        writer.writerow([fields[column] for column in columns])
     found = read(memory(out.getvalue().encode(), "x.csv"))
     assert [item.key for item in found] == [f"{number}.jpg" for number in range(len(captions))]
     for item, text in zip(found, captions, strict=True):
@@ -167,9 +180,12 @@ def test_what_tabs_join_comes_back(captions: list[str], end: str, last: bool) ->
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.text('ab",é', max_size=5)), max_size=12))
-def test_no_line_is_lost_whatever_its_quotes(rows: list[tuple[str, str]]) -> None:
-    data = "filepath,title\n" + "".join(f"{name}.jpg,{text}\n" for name, text in rows)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text('ab",é', max_size=5)), max_size=12), st.booleans())
+def test_no_line_is_lost_whatever_its_quotes(rows: list[tuple[str, str]], image_last: bool) -> None:
+    if image_last:
+        data = "title,filepath\n" + "".join(f"{text},{name}.jpg\n" for name, text in rows)
+    else:
+        data = "filepath,title\n" + "".join(f"{name}.jpg,{text}\n" for name, text in rows)
     assert len(statuses(read(memory(data.encode(), "y.csv")))) == len(rows)
 
 

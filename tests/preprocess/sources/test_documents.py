@@ -59,6 +59,8 @@ def images(tmp_path: Path) -> Path:
         ("x.json", json.dumps(OBJECTS[0]), "jsonl"),
         ("x.txt", LINES, "jsonl"),
         ("X.JSONL", "\ufeff" + LINES, "jsonl"),
+        ("x.jsonl", json.dumps(OBJECTS), "json"),
+        ("x.ndjson", json.dumps(OBJECTS, indent=1), "json"),
     ],
 )
 def test_kinds(images: Path, name: str, text: str, format: str) -> None:
@@ -69,6 +71,16 @@ def test_kinds(images: Path, name: str, text: str, format: str) -> None:
     assert items
     assert items[0].image in (b"a.jpg", b"val2014/a.jpg")
     assert items == read(f"{images}/{name}", format=format)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize(("document", "format"), [(OBJECTS, "json"), (COCO, "coco"), (KARPATHY, "karpathy")])
+def test_json_is_told_in_any_of_its_encodings(
+    images: Path, encoding: str, document: object, format: str
+) -> None:
+    (images / "x.json").write_bytes(json.dumps(document).encode(encoding))
+    assert {shard.format for shard in plan([f"{images}/x.json"])} == {format}
+    assert read(f"{images}/x.json")[0].captions[0] == "x"
 
 
 @pytest.mark.parametrize("text", [LINES, json.dumps(OBJECTS)])

@@ -105,6 +105,8 @@ class TestTables:
             ("x.json", b'{"images": []}', {}, "no COCO captions file"),
             ("x.json", b"[]", {}, "no COCO captions file"),
             ("x.zip", b"", {}, "cannot tell the format"),
+            ("x.tsv", b"filepath\ttitle\ttitle\na\tb\tc", {}, "2 columns 'title'"),
+            ("x.csv", b"filepath,title,filepath\na,b,c", {}, "2 columns 'filepath'"),
             ("x.tsv", b"", {"format": "tsv"}, "unknown format 'tsv'"),
             ("x.tsv", b"", {"rows_per_shard": 0}, "at least 1"),
         ],
@@ -143,6 +145,29 @@ class TestTables:
         assert items[1].captions == ("first", "second")
         assert statuses(items) == ["ok", "bad_encoding", "ok", "ok", "missing_caption", "missing_image"]
 
+    def test_two_coco_images_of_one_id_are_refused_by_name(self, images: Path) -> None:
+        document = {
+            "images": [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}],
+            "annotations": [{"id": 1, "image_id": 1, "caption": "x"}],
+        }
+        (images / "x.json").write_text(json.dumps(document))
+        with pytest.raises(UserError, match="two images of the id 1, 'a"):
+            read(f"{images}/x.json")
+
+    def test_coco_ids_are_the_same_however_they_are_written(self, images: Path) -> None:
+        document = {
+            "images": [{"id": 1, "file_name": "a.jpg"}, {"id": "2", "file_name": "b.jpg"}],
+            "annotations": [
+                {"id": number, "image_id": image, "caption": text}
+                for number, (image, text) in enumerate([("1", "x"), (1.0, "y"), (2, ["z", "w"]), (2, 5)])
+            ],
+        }
+        (images / "x.json").write_text(json.dumps(document))
+        items = read(f"{images}/x.json", image_root=f"{images}/images")
+        assert [(item.key, item.image) for item in items] == [("1", b"image a"), ("2", b"image b")]
+        assert [one for item in items for one in item.captions[:2]] == ["x", "y", "z", "w"]
+        assert statuses(items)[-1] == "missing_caption"
+
     @pytest.mark.parametrize("struct", [False, True])
     @pytest.mark.parametrize("key", [None, "id"])
     def test_parquet_with_bytes(self, images: Path, struct: bool, key: str | None) -> None:
@@ -162,6 +187,44 @@ class TestTables:
         assert len(items[1].captions) == 2 * step
         assert items[1].key == ("1" if key else "000000001")
         assert len(list(plan([f"{images}/x.parquet"], key_field=key, rows_per_shard=37))) == (3 if key else 9)
+
+    @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet", "floats.parquet"])
+    def test_a_caption_is_of_the_image_that_its_row_names_whatever_its_key(
+        self, images: Path, name: str
+    ) -> None:
+        none = float("nan") if name == "floats.parquet" else "" if name == "x.csv" else None
+        rows = [(none, "a"), (7, "b"), (none, "c"), (7, "c"), (7, "b"), (none, "c")]
+        if name == "floats.parquet":
+            rows = [(float(key or "nan"), letter) for key, letter in rows]
+        told = [
+            {"id": key, "filepath": f"images/{letter}.jpg", "title": f"a {letter}"} for key, letter in rows
+        ]
+        if name == "x.csv":
+            lines = ["id,filepath,title", *(",".join(map(str, row.values())) for row in told)]
+            (images / name).write_text("\n".join(lines))
+        elif name == "x.jsonl":
+            (images / name).write_text("\n".join(map(json.dumps, told)))
+        else:
+            pq.write_table(pa.Table.from_pylist(told), images / name)
+        items = read(f"{images}/{name}", key_field="id", dataset="d")
+        assert [item.image for item in items] == [b"image a", b"image b", b"image c", b"image c"]
+        assert [item.key for item in items][::2] == ["row-0", "row-2"]
+        assert statuses(items) == ["ok", "ok", "duplicate_key", "ok", "ok", "ok"]
+        assert [text for item in items for text in item.captions if isinstance(text, str)] == [
+            "a a", "a b", "a b", "a c", "a c",
+        ]  # fmt: skip
+
+    def test_images_without_a_key_in_a_parquet_are_their_own(self, images: Path) -> None:
+        rows = {"image": [b"1", b"2", b"3"], "caption": list("xyz"), "id": [None, "k", None]}
+        pq.write_table(pa.table(rows), images / "x.parquet")
+        assert [(one.image, one.captions) for one in read(f"{images}/x.parquet", key_field="id")] == [
+            (b"1", ("x",)), (b"2", ("y",)), (b"3", ("z",)),
+        ]  # fmt: skip
+
+    def test_the_names_in_a_map_are_no_captions(self, images: Path) -> None:
+        texts = pa.array([[("en", "a dog")]], pa.map_(pa.string(), pa.string()))
+        pq.write_table(pa.table({"filepath": ["images/a.jpg"], "title": texts}), images / "x.parquet")
+        assert statuses(read(f"{images}/x.parquet")) == ["missing_caption"]
 
     def test_parquet_with_paths(self, images: Path) -> None:
         rows = {
