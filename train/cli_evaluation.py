@@ -48,7 +48,7 @@ def evaluate(
             min=0, help="Processes that decode images; 0: this one. Default: one a core, at most 4."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
     store: Annotated[
         str | None,
         typer.Option(help="Concept store of the benchmarks' images, for a joint encoder that reads boxes."),
@@ -189,7 +189,7 @@ def freeze_order(
     tagger: Annotated[
         str, typer.Option(help="A spaCy pipeline: its name, or its folder.")
     ] = "en_core_web_sm",
-    seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
 ) -> None:
     """Draw the shuffles of ARO's order tasks once, into a file that says what shaped them."""
     from macco.train.evaluation.benchmarks.order import freeze

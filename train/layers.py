@@ -56,6 +56,7 @@ def _valid(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
 _RANGES = {
     "greater_than_equal": "it is at least {ge}",
     "less_than_equal": "it lies between 0 and {le}",
+    "less_than": "it is less than {lt}",
     "finite_number": "it is a number",
 }
 
