@@ -187,6 +187,11 @@ class ObjectiveSettings:
         return False
 
     @property
+    def draws_masks(self) -> bool:
+        """Whether batches hold masks."""
+        return False
+
+    @property
     def crops(self) -> bool:
         """Whether batches hold crops of images, and not features made before."""
         return True
@@ -262,6 +267,23 @@ FREE: Final = {
     "device", "log_every", "save_every", "tensorboard", "wandb", "interpolate", "joint.eval_store",
     "data.workers", "data.prefetch", "data.max_broken", "validation.data",
 }  # fmt: skip
+
+# What nothing reads while another setting is off (0, false or empty), by that other one's name.
+READ_WITH: Final = {
+    "distill.teacher": "distill.weight",
+    "distill.decay": "distill.weight",
+    "joint.eval_detector": "joint.eval_store",
+    "lora.alpha": "lora.rank",
+    "masks.text_ratio": "masks.random",
+    "method.imc": "method.negatives",
+    "method.cmr": "method.negatives",
+    "method.margin_limit": "method.cmr",
+    "method.congruence_kind": "method.congruence",
+    "validation.every": "validation.benchmarks",
+}  # fmt: skip
+
+# Of `masks`, what objectives that draw none do not read: the rest also says which samples are kept.
+DRAWN: Final = {"same", "random", "text_ratio", "rectangle", "image_ratio", "random_boxes"}
 
 
 @cache

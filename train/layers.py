@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_yaml
-from macco.train.config import FREE, OBJECTIVES, TrainConfig, check_adapters, groups
+from macco.train.config import DRAWN, FREE, OBJECTIVES, READ_WITH, TrainConfig, check_adapters, groups
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -164,17 +164,30 @@ def _own_boxes(config: TrainConfig) -> str | None:
 
 
 def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that the user gives and this run's objective does not read: it is another's.
+    """Raise UserError for a key that the user gives and this run does not read: another objective's, or one of what
+    is off.
 
-    Presets and files may hold keys of several objectives; what is given by hand is meant for this run.
+    Presets and files may hold keys of several objectives; what is given by hand is meant for this run. What is turned
+    off by hand as well is the user's own: the arms of a comparison differ so.
     """
-    own = config.settings.group
-    for key in flat(given):
-        group = key.partition(".")[0]
+    own, by_hand, now = config.settings.group, flat(given), flat(values(config))
+    for key in by_hand:
+        group, _, name = key.partition(".")
         if group in groups() and group != own:
             raise UserError(
                 f"{key} is a setting of another objective: {config.objective} has its own, {own}.*; leave it out"
             )
+        if group == "masks" and name in DRAWN and not config.settings.draws_masks:
+            raise UserError(f"{key} says how masks are drawn: {config.objective} draws none; leave it out")
+        switch = READ_WITH.get(key)
+        if switch and now[key] and not now[switch] and switch not in by_hand:
+            raise UserError(
+                f"{key} is read with {switch} alone, which is off: give that too, or leave {key} out"
+            )
+    if "epochs" in by_hand and config.steps and "steps" not in by_hand:
+        raise UserError(
+            f"epochs is not read: steps is {config.steps}, by a preset or file; give steps=0 with it"
+        )
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

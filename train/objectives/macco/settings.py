@@ -54,6 +54,10 @@ class Method(ObjectiveSettings):
     def hard_negatives(self) -> int:
         return self.negatives
 
+    @property
+    def draws_masks(self) -> bool:
+        return True
+
     def check(self, config: "TrainConfig") -> None:
         if self.congruence and config.compile:
             raise UserError(
