@@ -20,7 +20,7 @@ from macco.pipeline.store import Store
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
-from macco.train.data.index import Index, build
+from macco.train.data.index import Index, build, digest
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
@@ -43,6 +43,9 @@ class LoaderPlan:
     seed: int
     rank: int
     world_size: int
+    contents: dict[
+        str, str
+    ]  # a digest of what the store holds, by its table: of rows, and of texts that are read
 
     @property
     def share(self) -> int:
@@ -86,15 +89,25 @@ def open_loader(
     store.require_whole()
     if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
         raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
-    made = {NEGATIVES: ("hard negatives", recipe.negatives > 0), UNITS: ("units", recipe.reads_units)}
-    for table, (what, read) in made.items():
-        without = store.committed() - store.names(".parquet", table) if read else None
-        if without:  # none were made yet, or rows have come or changed since
+    paraphrased = recipe.reads_siblings and store.exists(PARAPHRASES)
+    made = {
+        NEGATIVES: ("hard negatives", recipe.negatives > 0, f"negatives {data.store}"),
+        UNITS: ("units", recipe.reads_units, f"units {data.store}"),
+        PARAPHRASES: ("paraphrases", paraphrased, f"import-texts {data.store} FILE"),
+    }
+    contents = dict[str, str]()
+    for table, (what, read, command) in made.items():
+        if not read:
+            continue
+        sizes = store.sizes(table, ".parquet")
+        shards = store.committed()
+        if without := shards - sizes.keys():  # none were made yet, or rows have come or changed since
             raise UserError(
                 f"{data.store} has no {what} of {len(without)} shards, such as {min(without)}: "
-                f"make them with: macco-train {table} {data.store}"
+                f"make them with: macco-train {command}"
             )
-    if recipe.reads_siblings and not (store.exists(PARAPHRASES) or _siblings(store)):
+        contents[table] = digest([(shard, sizes[shard]) for shard in sorted(shards)])
+    if recipe.reads_siblings and not (paraphrased or _siblings(store)):
         raise UserError(
             f"no image of {data.store} has a second caption: an objective that reads another needs it, or paraphrases "
             f"made elsewhere (macco-train import-texts {data.store} FILE)"
@@ -103,7 +116,8 @@ def open_loader(
     recipe = replace(recipe, on_device=data.crop == "device")
     index = build(store, selection, say, one_caption=data.captions == "one", exclude=data.exclude)
     plan = LoaderPlan(
-        data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
+        data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size,
+        contents={"rows": index.rows_of} | contents,
     )  # fmt: skip
     return Loader(plan, torch.cuda.is_available() if pin_memory is None else pin_memory)
 
@@ -310,13 +324,14 @@ class Loader(Generic[B]):
             "batch_size": plan.share,  # of one rank, as the first version wrote it
             "world_size": plan.world_size,
             "training_set": plan.index.fingerprint,
+            "contents": plan.contents,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved place.
 
         Raises UserError where the batches would not be those of the run that saved it: another seed, training
-        set, or, within an epoch, batch size or number of ranks.
+        set, store under the same name, or, within an epoch, batch size or number of ranks.
         """
         mine = self.state_dict()
         fixed = ["seed", "training_set"] + (["batch_size", "world_size"] if state["step"] else [])
@@ -325,6 +340,13 @@ class Loader(Generic[B]):
                 raise UserError(
                     f"this run has {name} {mine[name]!r}, the saved one {state[name]!r}: "
                     "resume with the same, or start anew"
+                )
+        # Earlier versions saved none.
+        for table, known in state.get("contents", mine["contents"]).items():
+            if mine["contents"].get(table) != known:
+                raise UserError(
+                    f"the {table} of {self.plan.data.store} are not those that this run was begun with: "
+                    "bring them back, or start anew"
                 )
         self.close()
         self.epoch, self.step = state["epoch"], state["step"]
