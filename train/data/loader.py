@@ -14,13 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from macco.pipeline.cache import ImageCache
 from macco.pipeline.errors import UserError
 from macco.pipeline.memory import keep_freed
-from macco.pipeline.query import connect
-from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, OK, PARAPHRASES, UNITS
 from macco.pipeline.store import Store
 from macco.train.config import DataConfig
 from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
-from macco.train.data.index import Index, build, digest
+from macco.train.data.index import Index, build
+from macco.train.data.made import made_texts
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
@@ -87,31 +86,7 @@ def open_loader(
         ImageCache.open(data.cache)
     store = Store.open(data.store).choose_boxes(data.detector)
     store.require_whole()
-    if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
-        raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
-    paraphrased = recipe.reads_siblings and store.exists(PARAPHRASES)
-    made = {
-        NEGATIVES: ("hard negatives", recipe.negatives > 0, f"negatives {data.store}"),
-        UNITS: ("units", recipe.reads_units, f"units {data.store}"),
-        PARAPHRASES: ("paraphrases", paraphrased, f"import-texts {data.store} FILE"),
-    }
-    contents = dict[str, str]()
-    for table, (what, read, command) in made.items():
-        if not read:
-            continue
-        sizes = store.sizes(table, ".parquet")
-        shards = store.committed()
-        if without := shards - sizes.keys():  # none were made yet, or rows have come or changed since
-            raise UserError(
-                f"{data.store} has no {what} of {len(without)} shards, such as {min(without)}: "
-                f"make them with: macco-train {command}"
-            )
-        contents[table] = digest([(shard, sizes[shard]) for shard in sorted(shards)])
-    if recipe.reads_siblings and not (paraphrased or _siblings(store)):
-        raise UserError(
-            f"no image of {data.store} has a second caption: an objective that reads another needs it, or paraphrases "
-            f"made elsewhere (macco-train import-texts {data.store} FILE)"
-        )
+    contents = made_texts(store, recipe)
     say = log if rank == 0 else lambda line: None
     recipe = replace(recipe, on_device=data.crop == "device")
     index = build(store, selection, say, one_caption=data.captions == "one", exclude=data.exclude)
@@ -120,13 +95,6 @@ def open_loader(
         contents={"rows": index.rows_of} | contents,
     )  # fmt: skip
     return Loader(plan, torch.cuda.is_available() if pin_memory is None else pin_memory)
-
-
-def _siblings(store: Store) -> bool:
-    """Whether any image of the store has more than one caption."""
-    with connect(store, views=("samples",)) as connection:
-        found = f"SELECT 1 FROM samples WHERE caption_id > 0 AND status = '{OK}' LIMIT 1"
-        return connection.execute(found).fetchone() is not None
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_a_shard_whose_paraphrases_went_is_named_before_the_first_batch(t5: str,
     file.write_text(json.dumps({"sample_id": "d/00000/000000002/0", "paraphrases": ["a dog rests"]}))
     import_texts(Store.open(url), str(file), quiet)
     Path(url, "paraphrases", "00001.parquet").unlink()  # as an extraction does where the shard's rows change
-    with pytest.raises(UserError, match="no paraphrases of 1 shards, such as 00001: .*import-texts"):
+    with pytest.raises(UserError, match=r"no paraphrases of 1 shards, such as 00001: .*import-texts"):
         open_loader(DataConfig(store=url, batch_size=4, workers=0), recipe, log=quiet)
 
 
