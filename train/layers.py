@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
+from macco.pipeline.checked import valid
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_yaml
 from macco.train.config import DRAWN, FREE, OBJECTIVES, READ_WITH, TrainConfig, check_adapters, groups
@@ -31,42 +30,13 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
     objective = whole.get("objective", TrainConfig.objective)
     if objective not in OBJECTIVES:
         raise UserError(f"objective is {objective!r}: choose one of {', '.join(OBJECTIVES)}")
-    own = {group: _valid(kind, whole.pop(group, {}), group) for group, kind in groups().items()}
-    config: TrainConfig = _valid(TrainConfig, whole | {"own": own})
+    own = {group: valid(kind, whole.pop(group, {}), group) for group, kind in groups().items()}
+    config: TrainConfig = valid(TrainConfig, whole | {"own": own})
     if config.steps == 0 and config.epochs <= 0:
         raise UserError(f"epochs is {config.epochs}: it is more than 0")
     check_adapters(config)
     config.settings.check(config)
     return config
-
-
-_adapter: Final = cache(TypeAdapter)  # to make one takes much longer than to ask it
-
-
-def _valid(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    try:
-        return _adapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in (prefix, *first["loc"]) if part)
-        raise UserError(f"{key} is {_said(first)}") from error
-
-
-# What pydantic says of a number that is out of its range, and how we do.
-_RANGES = {
-    "greater_than_equal": "it is at least {ge}",
-    "less_than_equal": "it lies between 0 and {le}",
-    "less_than": "it is less than {lt}",
-    "finite_number": "it is a number",
-}
-
-
-def _said(error: Any) -> str:
-    """A value and what is wrong with it; what is text, and no number out of its range, in quotes."""
-    if error["type"] not in _RANGES:
-        return f"{error['input']!r}: {error['msg']}"
-    ctx = {name: f"{limit:g}" for name, limit in error.get("ctx", {}).items()}
-    return f"{error['input']}: {_RANGES[error['type']].format(**ctx)}"
 
 
 def preset_names() -> list[str]:

@@ -34,7 +34,9 @@ class LoadedClip(NamedTuple):
     tokenizer: Callable[[list[str]], Tensor]
 
 
-def load_clip(name_or_path: str, pretrained: str | None = None, activation: str | None = None) -> LoadedClip:
+def load_clip(
+    name_or_path: str | Path, pretrained: str | None = None, activation: str | None = None
+) -> LoadedClip:
     """Load an open_clip architecture, an exported folder or a checkpoint file.
 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
@@ -48,6 +50,7 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise UserError(f"activation {activation!r} is unknown: choose gelu or quick_gelu")
+    name_or_path = str(name_or_path)
     path = shipped(name_or_path) or Path(name_or_path)
     if path.is_file():
         return _from_checkpoint(path, activation)
@@ -204,9 +207,10 @@ def load_start(config: ModelConfig, seed: int) -> LoadedClip:
     return loaded
 
 
-def architecture(name: str) -> dict[str, Any] | None:
+def architecture(name: str | Path) -> dict[str, Any] | None:
     """The open_clip configuration behind a model's name or folder; None where only its weights tell."""
     open_clip.add_model_config(SHIPPED)
+    name = str(name)
     file = (shipped(name) or Path(name)) / "open_clip_config.json"
     if file.is_file():
         config: dict[str, Any] = json.loads(file.read_text())["model_cfg"]

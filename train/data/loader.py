@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
+from macco.pipeline.checked import checked, valid
 from macco.pipeline.errors import UserError
 from macco.pipeline.memory import keep_freed
 from macco.pipeline.store import Store
-from macco.train.config import DataConfig
+from macco.train.config import DataConfig, Seed
 from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
 from macco.train.data.index import Index, build
@@ -73,8 +74,11 @@ def open_loader(
     torch.distributed where they are not given. More than `data.max_broken` unreadable images on one rank end the
     run; until then each is replaced and counted.
 
-    Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
+    Raises UserError for a setting that is none, a store or cache that is not there, a condition that is none, an empty
+    training set.
     """
+    data, seed = checked(data, "data"), valid(Seed, seed, "seed")
+    recipe = replace(recipe, masks=checked(recipe.masks, "masks"))
     rank = ranks.rank() if rank is None else rank
     world_size = ranks.world() if world_size is None else world_size
     if not 0 <= rank < world_size or data.batch_size < 1:
