@@ -96,6 +96,7 @@ def _resolved(
     exclude: str | None = None,
 ) -> Any:
     from macco.train import layers as settings
+    from macco.train.clip.load import has_weights
 
     layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
@@ -108,6 +109,8 @@ def _resolved(
     given = settings.parse(assignments or [])
     config = settings.resolve(*layers, given, {"data": data})
     settings.require_read(config, given)
+    if given.get("model", {}).get("pretrained") and has_weights(config.model.name):
+        raise UserError(f"{config.model.name} comes with weights of its own: leave model.pretrained out")
     return config
 
 
@@ -231,12 +234,12 @@ def import_(
     format: Format = "open_clip",
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
-    from macco.train.clip.convert import import_clip, read_state
+    from macco.train.clip.convert import open_checkpoint
     from macco.train.clip.write import write_clip
 
     if activation not in ("quick_gelu", "gelu"):
         raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
-    clip, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
+    clip, config = open_checkpoint(path, quick_gelu=activation == "quick_gelu")
     write_clip(clip, out, format, config)
     print(out)
 

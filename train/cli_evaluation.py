@@ -65,7 +65,7 @@ def evaluate(
     import torch
 
     from macco.pipeline.devices import choose_device
-    from macco.train.clip.load import ACTIVATIONS, shipped
+    from macco.train.clip.load import ACTIVATIONS, has_weights
     from macco.train.evaluation.classification import TEMPLATES
     from macco.train.evaluation.manifest import MissingDataError
     from macco.train.evaluation.registry import FeaturesNeededError, expand, run
@@ -74,9 +74,10 @@ def evaluate(
     from macco.train.objectives.objective import Scoring
     from macco.train.results.scorers import open_scorer
 
-    own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
-    if pretrained is None and not own:
+    if pretrained is None and not has_weights(model):
         raise UserError(f"{model} is an architecture without weights: give --pretrained TAG, FILE or random")
+    if pretrained is not None and has_weights(model):
+        raise UserError(f"{model} comes with weights of its own: leave --pretrained out")
     if activation not in ("auto", "both", *ACTIVATIONS):
         raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")
     if templates not in TEMPLATES:

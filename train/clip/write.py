@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import filling
-from macco.train.clip.convert import clip_config
+from macco.train.clip.convert import CLIP_VOCABULARY, clip_config
 from macco.train.clip.towers import pixel_statistics
 
 CONFIG = "open_clip_config.json"
 FORMATS = ("open_clip", "hf")
-CLIP_VOCABULARY = 49408  # of OpenAI's byte-pair encoding
 
 
 def write_clip(
