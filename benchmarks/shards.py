@@ -51,6 +51,12 @@ ASKED = {
     "top relations": "connect(store).execute(\"SELECT lemma, count(*) FROM concepts WHERE kind = 'relation' "
     'GROUP BY 1 ORDER BY 2 DESC LIMIT 10").fetchall()',
     "scan of concept_boxes": "connect(store).execute('SELECT count(*), avg(score) FROM concept_boxes').fetchall()",
+    "top triplets": "connect(store).execute('SELECT subject, relation, object, count(*) AS n FROM triplets "
+    "GROUP BY ALL ORDER BY n DESC LIMIT 10').fetchall()",
+    "triplets of a shard": 'connect(store).execute("SELECT count(*), max(subject_box.score) FROM triplets '
+    "WHERE shard = '0000007'\").fetchall()",
+    "all triplets": "connect(store).execute('SELECT count(*), max(subject_box.score), max(object_box.score) "
+    "FROM triplets').fetchall()",
     "stats": "from macco.preprocess.look.stats import stats; stats(store, threshold=0.3)",
     "training opened": "from macco.train.config import MaskConfig; from macco.train.data.index import build; "
     "from macco.train.data.selection import Selection; build(store, Selection.of('', MaskConfig()), print)",
@@ -169,6 +175,7 @@ def ask(url: str) -> None:
     """Ask every question in a process of its own."""
     for name, code in ASKED.items():
         program = (
+            "import pandas; "  # pyarrow does, with its first list; the commands keep it from that
             "import time, sys, json, resource; from macco.pipeline.store import Store; "
             "from macco.pipeline.query import connect; import macco.preprocess.look.stats\n"
             f"if {name == 'training opened'}: import macco.train.data.index\n"

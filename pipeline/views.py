@@ -58,6 +58,8 @@ _COLUMNS: Final = {
     "input": "JSON", "max_side": "INTEGER",
 }  # fmt: skip
 
+# DuckDB holds the rows of a CTE that is named twice unless it is told not to, and then neither a condition nor the want
+# of a column reaches what these are made of. That both ends are of a relation's shard is said for a condition on it.
 _SQL: Final = """\
 -- One row per (image, caption), failed ones too: see status and error.
 CREATE OR REPLACE TEMP VIEW samples AS $samples;
@@ -96,26 +98,26 @@ CREATE OR REPLACE TEMP MACRO iou(a, b) AS box_iou(a.x0, a.y0, a.x1, a.y1, b.x0, 
 -- One row per relation. The words of a concept in several pieces stand together; an end that is a pronoun is null. Of
 -- an end's boxes it has the one of the highest score (of two, the rightmost), and how many there are.
 CREATE OR REPLACE TEMP VIEW triplets AS
-    WITH more AS (
+    WITH more AS NOT MATERIALIZED (
         SELECT concept_id, string_agg(text, ' ' ORDER BY part) AS text FROM concepts WHERE part > 0 GROUP BY concept_id
-    ), whole AS (
+    ), whole AS NOT MATERIALIZED (
         SELECT concepts.* REPLACE (concat_ws(' ', concepts.text, more.text) AS text)
         FROM concepts LEFT JOIN more ON more.concept_id = concepts.concept_id WHERE part = 0
-    ), best AS (
-        SELECT concept_id, max({'score': score, 'x0': x0, 'y0': y0, 'x1': x1, 'y1': y1}) AS box, count(*) AS boxes
-        FROM boxes SEMI JOIN (
-            SELECT unnest([subject_id, object_id]) AS concept_id FROM concepts WHERE kind = 'relation'
-        ) USING (concept_id) GROUP BY concept_id
+    ), best AS NOT MATERIALIZED (
+        SELECT shard, concept_id, max({'score': score, 'x0': x0, 'y0': y0, 'x1': x1, 'y1': y1}) AS box,
+               count(*) AS boxes
+        FROM boxes GROUP BY shard, concept_id
     )
     SELECT r.concept_id, r.sample_id, r.dataset, r.shard, r.key, r.caption_id,
            s.lemma AS subject, r.lemma AS relation, o.lemma AS object,
            s.text AS subject_text, r.text AS relation_text, o.text AS object_text,
            r.subject_id, r.object_id, sb.box AS subject_box, ob.box AS object_box,
            coalesce(sb.boxes, 0) AS subject_boxes, coalesce(ob.boxes, 0) AS object_boxes, r.denied
-    FROM whole r
-    LEFT JOIN whole s ON s.concept_id = r.subject_id LEFT JOIN whole o ON o.concept_id = r.object_id
-    LEFT JOIN best sb ON sb.concept_id = r.subject_id LEFT JOIN best ob ON ob.concept_id = r.object_id
-    WHERE r.kind = 'relation';
+    FROM (FROM whole WHERE kind = 'relation') r
+    LEFT JOIN (FROM whole WHERE kind = 'object') s ON s.shard = r.shard AND s.concept_id = r.subject_id
+    LEFT JOIN (FROM whole WHERE kind = 'object') o ON o.shard = r.shard AND o.concept_id = r.object_id
+    LEFT JOIN best sb ON sb.shard = r.shard AND sb.concept_id = r.subject_id
+    LEFT JOIN best ob ON ob.shard = r.shard AND ob.concept_id = r.object_id;
 
 -- One row per image.
 CREATE OR REPLACE TEMP VIEW images AS

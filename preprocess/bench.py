@@ -47,4 +47,7 @@ def bench(
             write_corpus(Path(name, "demo"), images=images, seed=0)
         given = shards or [f"{name}/demo/*.tar"]
         first = plan(given, format=format, image_root=image_root)[0]
-        show(measure(first, config, f"{name}/store", images, pairs, workers), as_json)
+        found = measure(first, config, f"{name}/store", images, pairs, workers)
+        if shards is None:
+            found["sample"]["of"] = "drawn scenes"
+        show(found, as_json)

@@ -229,18 +229,27 @@ def import_(
     ],
     out: OutFolder,
     activation: Annotated[
-        str, typer.Option(help="quick_gelu (OpenAI's and the paper's models) or gelu: weights do not tell.")
-    ] = "quick_gelu",
+        str | None,
+        typer.Option(
+            help="quick_gelu (OpenAI's and the paper's models) or gelu. Default: what an open_clip_config.json beside "
+            "the file says; without one quick_gelu."
+        ),
+    ] = None,
     format: Format = "open_clip",
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
     from macco.train.clip.convert import open_checkpoint
+    from macco.train.clip.load import architecture, configured, load_clip
     from macco.train.clip.write import write_clip
 
-    if activation not in ("quick_gelu", "gelu"):
+    if activation not in (None, "quick_gelu", "gelu"):
         raise UserError(f"--activation is {activation!r}: choose quick_gelu or gelu")
-    clip, config = open_checkpoint(path, quick_gelu=activation == "quick_gelu")
-    write_clip(clip, out, format, config)
+    if path.is_file() and configured(path):
+        loaded = load_clip(str(path), activation=activation)
+        write_clip(loaded.model, out, format, architecture(str(path.parent)), loaded.tokenizer)
+    else:
+        clip, config = open_checkpoint(path, quick_gelu=activation != "gelu")
+        write_clip(clip, out, format, config)
     print(out)
 
 

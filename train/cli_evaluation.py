@@ -18,7 +18,10 @@ Paths = Annotated[
 ]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", help="A name, all, classify:DATASET or probe:DATASET. May be repeated."),
+    typer.Option(
+        "--benchmark",
+        help="A name, all, classify:DATASET or probe:DATASET. May be repeated. Default: those whose data is there.",
+    ),
 ]
 
 

@@ -60,7 +60,7 @@ def score(
             )
         except Exception as error:
             raise UserError(
-                f"no truth at {truth}/{name} ({error}); the demo corpus has it in DIR/truth"
+                f"no truth at {truth}/{name} ({str(error).splitlines()[0]}); the demo corpus has it in DIR/truth"
             ) from error
     query = f"""
         WITH p AS (SELECT DISTINCT {_SAMPLE} AS sample, kind, start, "end" FROM concepts c),

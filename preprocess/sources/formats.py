@@ -87,6 +87,10 @@ def sources_in(url: str, given: str) -> list[str]:
         for name in names
         if _TAR_NAME.search(name) or _PACKED.sub("", name).endswith((*_BY_NAME, ".json"))
     ]
+    if shards and image_folder.with_json(names, shards):
+        raise UserError(
+            f"{url!r} is a folder of images with .json beside them: --format folder takes the captions of these"
+        )
     if shards:
         first = min(shards, key=lambda name: (_TAR_NAME.search(name) is None, name.count("/"), name))
         where = join(url, f"{folder(first)}/" if "/" in first else "")

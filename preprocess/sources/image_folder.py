@@ -28,6 +28,12 @@ def with_texts(names: Sequence[str]) -> bool:
     )
 
 
+def with_json(names: Sequence[str], files: Sequence[str]) -> bool:
+    """Tell whether each of these files is a `.json` beside an image of the folder."""
+    images = {splitext(name)[0] for name in names if is_image(name)}
+    return all(name.lower().endswith(".json") and splitext(name)[0] in images for name in files)
+
+
 def count(url: str) -> int:
     """Return the number of images in a folder, and of texts without one."""
     _names.cache_clear()  # asked once, before the shards are read: what came since is to be seen

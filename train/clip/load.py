@@ -41,7 +41,8 @@ def load_clip(
 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
     small CLIP of the demo corpus that comes with macco), a folder with open_clip_config.json, the folder of a
-    finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights.
+    finished run, hf-hub:..., or a checkpoint of a ViT CLIP, whose sizes are read from its weights, or, as heads and
+    pooling, from the open_clip_config.json beside it.
     activation: gelu, quick_gelu, or None for the one the model is known to have been trained with: a file of
     weights does not tell, unless the architecture is of QuickGELU.
 
@@ -54,8 +55,14 @@ def load_clip(
     path = shipped(name_or_path) or Path(name_or_path)
     if pretrained and has_weights(name_or_path):  # which would be read, and not those
         raise UserError(f"{name_or_path} comes with weights of its own: leave {pretrained!r} out")
-    if path.is_file():
+    if path.is_file() and not configured(path):
         return _from_checkpoint(path, activation)
+    if path.is_file():
+        path = path.parent
+        if sum(file.suffix in (*WEIGHTS, ".pt") for file in path.iterdir()) > 1:
+            raise UserError(
+                f"{path} has several files of weights for its configuration: give the folder instead"
+            )
     if path.is_dir():
         if (path / "model" / "open_clip_config.json").is_file():  # the folder of a training run
             path = path / "model"
@@ -134,6 +141,11 @@ def _how_to_get(name: str, pretrained: str | None) -> str | None:
         f"where it can, run: hf download {repository}; copy models--{repository.replace('/', '--')} from its cache "
         f"into {constants.HF_HUB_CACHE} here; then give the same command again"
     )
+
+
+def configured(weights: Path) -> bool:
+    """Whether a file of weights has its configuration beside it."""
+    return weights.with_name("open_clip_config.json").is_file()
 
 
 def shipped(name: str) -> Path | None:

@@ -79,8 +79,8 @@ def _plain_config(clip: nn.Module) -> dict[str, Any]:
         or model.text_pool_type != "argmax"
     ):
         raise UserError(
-            "only a ViT CLIP of default parts, the class token pooled, can be told from its modules alone, "
-            "or written for transformers: export to open_clip, with its configuration"
+            "this is no ViT CLIP of default parts with its class token pooled, and transformers' CLIPModel takes no "
+            "other (nor do its modules alone tell what it is): export to open_clip, with its configuration"
         )
     return clip_config(
         clip.state_dict(),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.query import connect, dicts
 from macco.pipeline.schema import BOXES, CONCEPTS, SAMPLES
 from macco.pipeline.store import Store
@@ -63,6 +64,12 @@ def test_the_demo_corpus_is_extracted_as_it_was_drawn(store: Store, corpus: Path
     assert result["spans"].f1 >= 0.95
     assert result["boxes"].recall >= 0.9
     assert result["boxes"].precision >= 0.9
+
+
+def test_a_truth_that_is_not_there_is_said_without_sql(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no truth at .*/concepts .*DIR/truth") as error:
+        score(store, str(tmp_path))
+    assert "SELECT" not in str(error.value)
 
 
 def test_references_lead_to_objects_and_boxes_lie_in_the_image(store: Store) -> None:

@@ -26,6 +26,7 @@ def test_a_plan_is_of_the_rates_of_the_sample(
     assert bench(monkeypatch, "--images", "12", "--pairs", "5000000", "--workers", "4") == 0
     found = json.loads(capfd.readouterr().out)
     sample, plan = found["sample"], found["plan"]
+    assert sample["of"] == "drawn scenes"  # not a folder that is gone
     assert (sample["images"], sample["captions"], sample["statuses"]) == (12, 60, {"ok": 60})
     assert (plan["pairs"], plan["images"], plan["workers"]) == (5_000_000, 1_000_000, 4)
     assert plan["hours"] == pytest.approx(5_000_000 / found["rates"]["captions/s"] / 4 / 3600, rel=0.05)

@@ -117,6 +117,11 @@ def test_all_of_img2datasets_folder(tmp_path: Path) -> None:
         ([("x.parquet", b"PAR1"), ("notes.md", b"")], "name its files, for example '{}/*.parquet'"),
         ([("ann/c.json", b"{}"), ("images/a.jpg", b"a")], "name its files, for example '{}/ann/*.json'"),
         ([("a.jpg", b"a"), ("b.jpg", b"b")], "images without texts beside them"),
+        (
+            [("a.jpg", b"a"), ("a.json", b'{"caption": "a dog"}')],
+            "--format folder takes the captions of these",
+        ),
+        ([("a.jpg", b"a"), ("a.json", b"{}"), ("c.json", b"{}")], "name its files, for example '{}/*.json'"),
         ([("notes.md", b"")], "holds no tar, no table and no image"),
         ([], "holds no tar, no table and no image"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -330,6 +331,16 @@ def test_the_commands(whole, clip, tmp_path):
     out = str(tmp_path / "imported")
     assert runner.invoke(app, ["import", weights, "--out", out, "--activation", "gelu"]).exit_code == 0
     assert load_clip(out).model.state_dict().keys() == load_clip(clip).model.state_dict().keys()
+    images = torch.rand(2, 3, *[load_clip(clip).model.visual.image_size[0]] * 2)
+    with torch.no_grad():
+        features = [load_clip(name).model.eval().encode_image(images) for name in (clip, weights, out)]
+    assert torch.equal(
+        features[0], features[1]
+    )  # heads and pooling are in the configuration beside the weights
+    assert torch.equal(features[0], features[2])
+    shutil.copy(weights, tmp_path / "imported" / "other.safetensors")
+    with pytest.raises(UserError, match=r"several files of weights.*give the folder"):
+        load_clip(f"{out}/other.safetensors")
     given = ["bench", f"model.name={clip}", "model.pretrained=", *SMALL, "--steps", "1"]
     assert "samples/s" in runner.invoke(app, given).output
     code = "import sys, macco.train.cli; assert not {'torch', 'duckdb'} & set(sys.modules)"

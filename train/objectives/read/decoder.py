@@ -1,5 +1,6 @@
 """A frozen T5 decoder that writes a caption from one vector."""
 
+from textwrap import shorten
 from typing import Any, Final
 
 import torch
@@ -86,7 +87,7 @@ class Labels:
 
 
 def _missing(part: str, name: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = shorten(str(error), 200, placeholder=" ...")
     return (
         f"read.{part}: no T5 {part} at {name} ({reason}): give a folder, or a name of the Hugging Face Hub and get it "
         f"with: hf download {name}"
