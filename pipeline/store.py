@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from macco.pipeline.commits import INDEX, NO_ROW, PACKS
@@ -234,6 +235,6 @@ class Store(Shards):
             )
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str | Path) -> Store:
     """Open the concept store at a folder or any fsspec URL; raises UserError where there is none."""
-    return Store.open(url)
+    return Store.open(str(url))

@@ -48,7 +48,7 @@ class Tokenize:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.context: int = tokenizer.context_length
+        self.context: int = getattr(tokenizer, "context_length", 0)
         self._words: dict[str, Word] = {}
         self._last: dict[str, Tokens] = {}  # of the latest captions: a sample's is asked for more than once
         if isinstance(tokenizer, SimpleTokenizer):

@@ -231,7 +231,7 @@ def demo(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Image i depends on the split, the seed and i alone.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Image i depends on the split, the seed and i alone.")] = 0,
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Images per tar (1000).", show_default=False)
     ] = None,

@@ -96,6 +96,7 @@ def _resolved(
     exclude: str | None = None,
 ) -> Any:
     from macco.train import layers as settings
+    from macco.train.clip.load import has_weights
 
     layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
@@ -108,6 +109,8 @@ def _resolved(
     given = settings.parse(assignments or [])
     config = settings.resolve(*layers, given, {"data": data})
     settings.require_read(config, given)
+    if given.get("model", {}).get("pretrained") and has_weights(config.model.name):
+        raise UserError(f"{config.model.name} comes with weights of its own: leave model.pretrained out")
     return config
 
 
@@ -235,7 +238,7 @@ def import_(
     format: Format = "open_clip",
 ) -> None:
     """Make a plain CLIP folder of a checkpoint; `run model.name=FOLDER` starts from it."""
-    from macco.train.clip.convert import import_clip, read_state
+    from macco.train.clip.convert import open_checkpoint
     from macco.train.clip.load import architecture, configured, load_clip
     from macco.train.clip.write import write_clip
 
@@ -245,7 +248,7 @@ def import_(
         loaded = load_clip(str(path), activation=activation)
         write_clip(loaded.model, out, format, architecture(str(path.parent)), loaded.tokenizer)
     else:
-        clip, config = import_clip(read_state(path), quick_gelu=activation != "gelu")
+        clip, config = open_checkpoint(path, quick_gelu=activation != "gelu")
         write_clip(clip, out, format, config)
     print(out)
 

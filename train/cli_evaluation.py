@@ -51,7 +51,7 @@ def evaluate(
             min=0, help="Processes that decode images; 0: this one. Default: one a core, at most 4."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
     store: Annotated[
         str | None,
         typer.Option(help="Concept store of the benchmarks' images, for a joint encoder that reads boxes."),
@@ -68,7 +68,7 @@ def evaluate(
     import torch
 
     from macco.pipeline.devices import choose_device
-    from macco.train.clip.load import ACTIVATIONS, shipped
+    from macco.train.clip.load import ACTIVATIONS, has_weights
     from macco.train.evaluation.classification import TEMPLATES
     from macco.train.evaluation.manifest import MissingDataError
     from macco.train.evaluation.registry import FeaturesNeededError, expand, run
@@ -77,9 +77,10 @@ def evaluate(
     from macco.train.objectives.objective import Scoring
     from macco.train.results.scorers import open_scorer
 
-    own = shipped(model) or Path(model).exists() or model.startswith("hf-hub:")
-    if pretrained is None and not own:
+    if pretrained is None and not has_weights(model):
         raise UserError(f"{model} is an architecture without weights: give --pretrained TAG, FILE or random")
+    if pretrained is not None and has_weights(model):
+        raise UserError(f"{model} comes with weights of its own: leave --pretrained out")
     if activation not in ("auto", "both", *ACTIVATIONS):
         raise UserError(f"--activation is {activation!r}: choose auto, gelu, quick_gelu or both")
     if templates not in TEMPLATES:
@@ -192,7 +193,7 @@ def freeze_order(
     tagger: Annotated[
         str, typer.Option(help="A spaCy pipeline: its name, or its folder.")
     ] = "en_core_web_sm",
-    seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
 ) -> None:
     """Draw the shuffles of ARO's order tasks once, into a file that says what shaped them."""
     from macco.train.evaluation.benchmarks.order import freeze

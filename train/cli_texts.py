@@ -10,7 +10,7 @@ app = typer.Typer()  # its commands become macco-train's
 @app.command()
 def negatives(
     store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same captions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same captions.")] = 0,
 ) -> None:
     """Make hard negative captions of a store's scene graphs, for method.negatives (NegCLIP, CE-CLIP)."""
     from macco.pipeline.store import Store
@@ -22,7 +22,7 @@ def negatives(
 @app.command()
 def units(
     store: Annotated[str, typer.Argument(metavar="STORE", help="A concept store; they are written into it.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same foils.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same foils.")] = 0,
 ) -> None:
     """Make the units of a store's captions, entities and relations, with foils of their own, for CS-CLIP."""
     from macco.pipeline.store import Store

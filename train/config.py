@@ -37,10 +37,13 @@ class Limits:
         return handler(source) | self._limits
 
 
-Count = Annotated[int, Limits(ge=0)]
-Positive = Annotated[int, Limits(ge=1)]
+Count = Annotated[int, Limits(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, Limits(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Limits(ge=0, le=2**63 - 1)]  # what every generator takes
+Number = Annotated[float, Limits(allow_inf_nan=False)]
 Weight = Annotated[float, Limits(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Limits(ge=0, le=1)]
+Decay = Annotated[float, Limits(ge=0, lt=1)]  # of an average: at 1 it would never move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,7 @@ class DataConfig:
     crop: Literal["cpu", "device"] = "cpu"  # where crops are resized; device: best with a cache of pixels
     workers: Count = 4  # processes of each rank
     prefetch: Positive = 4  # batches that each worker has ready
-    max_broken: int = 1000  # unreadable images on one rank before the run ends
+    max_broken: Count = 1000  # unreadable images on one rank before the run ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +113,13 @@ class OptimizerConfig:
 
     lr: Weight = 5e-7  # of CLIP
     predictor_lr: Weight = 1e-3  # of predictors and mask tokens, and of a joint encoder
-    decay: float = 0.2  # of CLIP's matrices; its gains, biases and scale have none
-    predictor_decay: float = 0.01
-    scale_lr: float | None = None  # of CLIP's logit scale; null: CLIP's
-    scale_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
+    decay: Weight = 0.2  # of CLIP's matrices; its gains, biases and scale have none
+    predictor_decay: Weight = 0.01
+    scale_lr: Weight | None = None  # of CLIP's logit scale; null: CLIP's
+    scale_decay: Weight = 0.0
+    beta1: Decay = 0.9
+    beta2: Decay = 0.98
+    eps: Weight = 1e-6
     warmup: Count = 50  # steps
     warmup_share: Share = 0.0  # of all steps, in place of `warmup`; 0: `warmup` holds
     warmup_from: Share = 0.0  # of the rate, at the first step; 0: as much as one step of the rise
@@ -128,7 +131,7 @@ class OptimizerConfig:
         None  # only the last so many learn, and what follows them; 0: none; null: all
     )
     text_blocks: Count | None = None
-    clip_norm: float = 0.0  # of all gradients together; 0: not clipped
+    clip_norm: Weight = 0.0  # of all gradients together; 0: not clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ class ValidationConfig:
 
     store: str = ""  # empty: the training store; samples are taken where `store` or `where` is given
     where: str = ""
-    samples: int = 5000  # at most, whole batches
+    samples: Positive = 5000  # at most, whole batches
     benchmarks: str = ""  # names with commas: asked before the first step, then every so many
     data: str = "data"  # the folder of their files
     every: Count = 0  # steps between them, each with a checkpoint; 0: with each checkpoint
@@ -184,6 +187,11 @@ class ObjectiveSettings:
         return False
 
     @property
+    def draws_masks(self) -> bool:
+        """Whether batches hold masks."""
+        return False
+
+    @property
     def crops(self) -> bool:
         """Whether batches hold crops of images, and not features made before."""
         return True
@@ -207,14 +215,14 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    epochs: float = 5
+    epochs: Weight = 5
     steps: Count = 0  # more than 0: so many, whatever the epochs
     micro_batch: Count = 0  # pairs of one rank that are in memory at once; 0: all of its batch
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA
     compile: bool = False  # torch.compile the transformer blocks
-    ema: Share = 0.0  # decay of an exponential moving average of CLIP's weights; 0: none
+    ema: Decay = 0.0  # decay of an exponential moving average of CLIP's weights; 0: none
     interpolate: Share = (
         1.0  # WiSE-FT: share of the trained weights in what is exported, the rest the start's
     )
@@ -259,6 +267,23 @@ FREE: Final = {
     "device", "log_every", "save_every", "tensorboard", "wandb", "interpolate", "joint.eval_store",
     "data.workers", "data.prefetch", "data.max_broken", "validation.data",
 }  # fmt: skip
+
+# What nothing reads while another setting is off (0, false or empty), by that other one's name.
+READ_WITH: Final = {
+    "distill.teacher": "distill.weight",
+    "distill.decay": "distill.weight",
+    "joint.eval_detector": "joint.eval_store",
+    "lora.alpha": "lora.rank",
+    "masks.text_ratio": "masks.random",
+    "method.imc": "method.negatives",
+    "method.cmr": "method.negatives",
+    "method.margin_limit": "method.cmr",
+    "method.congruence_kind": "method.congruence",
+    "validation.every": "validation.benchmarks",
+}  # fmt: skip
+
+# Of `masks`, what objectives that draw none do not read: the rest also says which samples are kept.
+DRAWN: Final = {"same", "random", "text_ratio", "rectangle", "image_ratio", "random_boxes"}
 
 
 @cache

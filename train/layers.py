@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
+from macco.pipeline.checked import valid
 from macco.pipeline.errors import UserError
 from macco.pipeline.yamls import read_yaml
-from macco.train.config import FREE, OBJECTIVES, TrainConfig, check_adapters, groups
+from macco.train.config import DRAWN, FREE, OBJECTIVES, READ_WITH, TrainConfig, check_adapters, groups
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -31,41 +30,13 @@ def resolve(*layers: Mapping[str, Any]) -> TrainConfig:
     objective = whole.get("objective", TrainConfig.objective)
     if objective not in OBJECTIVES:
         raise UserError(f"objective is {objective!r}: choose one of {', '.join(OBJECTIVES)}")
-    own = {group: _valid(kind, whole.pop(group, {}), group) for group, kind in groups().items()}
-    config: TrainConfig = _valid(TrainConfig, whole | {"own": own})
+    own = {group: valid(kind, whole.pop(group, {}), group) for group, kind in groups().items()}
+    config: TrainConfig = valid(TrainConfig, whole | {"own": own})
     if config.steps == 0 and config.epochs <= 0:
         raise UserError(f"epochs is {config.epochs}: it is more than 0")
     check_adapters(config)
     config.settings.check(config)
     return config
-
-
-_adapter: Final = cache(TypeAdapter)  # to make one takes much longer than to ask it
-
-
-def _valid(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    try:
-        return _adapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in (prefix, *first["loc"]) if part)
-        raise UserError(f"{key} is {_said(first)}") from error
-
-
-# What pydantic says of a number that is out of its range, and how we do.
-_RANGES = {
-    "greater_than_equal": "it is at least {ge}",
-    "less_than_equal": "it lies between 0 and {le}",
-    "finite_number": "it is a number",
-}
-
-
-def _said(error: Any) -> str:
-    """A value and what is wrong with it; what is text, and no number out of its range, in quotes."""
-    if error["type"] not in _RANGES:
-        return f"{error['input']!r}: {error['msg']}"
-    ctx = {name: f"{limit:g}" for name, limit in error.get("ctx", {}).items()}
-    return f"{error['input']}: {_RANGES[error['type']].format(**ctx)}"
 
 
 def preset_names() -> list[str]:
@@ -163,17 +134,30 @@ def _own_boxes(config: TrainConfig) -> str | None:
 
 
 def require_read(config: TrainConfig, given: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that the user gives and this run's objective does not read: it is another's.
+    """Raise UserError for a key that the user gives and this run does not read: another objective's, or one of what
+    is off.
 
-    Presets and files may hold keys of several objectives; what is given by hand is meant for this run.
+    Presets and files may hold keys of several objectives; what is given by hand is meant for this run. What is turned
+    off by hand as well is the user's own: the arms of a comparison differ so.
     """
-    own = config.settings.group
-    for key in flat(given):
-        group = key.partition(".")[0]
+    own, by_hand, now = config.settings.group, flat(given), flat(values(config))
+    for key in by_hand:
+        group, _, name = key.partition(".")
         if group in groups() and group != own:
             raise UserError(
                 f"{key} is a setting of another objective: {config.objective} has its own, {own}.*; leave it out"
             )
+        if group == "masks" and name in DRAWN and not config.settings.draws_masks:
+            raise UserError(f"{key} says how masks are drawn: {config.objective} draws none; leave it out")
+        switch = READ_WITH.get(key)
+        if switch and now[key] and not now[switch] and switch not in by_hand:
+            raise UserError(
+                f"{key} is read with {switch} alone, which is off: give that too, or leave {key} out"
+            )
+    if "epochs" in by_hand and config.steps and "steps" not in by_hand:
+        raise UserError(
+            f"epochs is not read: steps is {config.steps}, by a preset or file; give steps=0 with it"
+        )
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from macco.pipeline.errors import UserError
 from macco.pipeline.schema import Concept
 from macco.preprocess.graph.language import EMBEDDED
 from macco.preprocess.graph.parser import held
@@ -20,6 +21,8 @@ def parse(captions: Sequence[str], *, parser: str = EMBEDDED, rules: str = "repa
     parser: the embedded pipeline, or any installed spaCy pipeline; rules: repaired, or SceneGraphParser's original
     ones. Loads the pipeline at each call: give many captions at once. A caption that cannot be parsed has none.
     """
+    if isinstance(captions, str):
+        raise UserError("parse takes a list of captions, not one: parse([caption])")
     readable = [caption if caption_status(caption) is None else "" for caption in captions]
     parsed = held(readable, load_parser(parser, rules).parse(readable, [""] * len(readable)))
     return [[] if isinstance(graph, CaptionError) else graph for graph in parsed.graphs]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from macco.pipeline.errors import UserError
 
 State = dict[str, Tensor]
+CLIP_VOCABULARY = 49408  # of OpenAI's byte-pair encoding
 
 
 def read_state(path: Path) -> State:
@@ -111,6 +112,20 @@ def import_clip(
     config = clip_config(clip_state, quick_gelu=quick_gelu, text_heads=text_heads, vision_heads=vision_heads)
     clip: nn.Module = CLIP(**config)
     clip.load_state_dict(clip_state)
+    return clip, config
+
+
+def open_checkpoint(path: Path, *, quick_gelu: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The CLIP of a file of weights, which OpenAI's tokenizer belongs to, and its open_clip configuration.
+
+    Raises UserError where there is none, or its tokenizer is another: a file does not tell which.
+    """
+    clip, config = import_clip(read_state(path), quick_gelu=quick_gelu)
+    if (size := config["text_cfg"]["vocab_size"]) != CLIP_VOCABULARY:
+        raise UserError(
+            f"{path} has a vocabulary of {size}, not CLIP's of {CLIP_VOCABULARY}, and no tokenizer: "
+            "give a folder that holds both (of a run: its model, or what macco-train export writes)"
+        )
     return clip, config
 
 

@@ -14,7 +14,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError, is_failure
-from macco.train.clip.convert import import_clip, read_state
+from macco.train.clip.convert import open_checkpoint
 from macco.train.config import ModelConfig
 
 ACTIVATIONS: Final = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
@@ -34,7 +34,9 @@ class LoadedClip(NamedTuple):
     tokenizer: Callable[[list[str]], Tensor]
 
 
-def load_clip(name_or_path: str, pretrained: str | None = None, activation: str | None = None) -> LoadedClip:
+def load_clip(
+    name_or_path: str | Path, pretrained: str | None = None, activation: str | None = None
+) -> LoadedClip:
     """Load an open_clip architecture, an exported folder or a checkpoint file.
 
     name_or_path: an open_clip name (its weights: `pretrained`, a tag or a file; None: random), macco-demo (the
@@ -49,7 +51,10 @@ def load_clip(name_or_path: str, pretrained: str | None = None, activation: str 
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise UserError(f"activation {activation!r} is unknown: choose gelu or quick_gelu")
+    name_or_path = str(name_or_path)
     path = shipped(name_or_path) or Path(name_or_path)
+    if pretrained and has_weights(name_or_path):  # which would be read, and not those
+        raise UserError(f"{name_or_path} comes with weights of its own: leave {pretrained!r} out")
     if path.is_file() and not configured(path):
         return _from_checkpoint(path, activation)
     if path.is_file():
@@ -149,6 +154,11 @@ def shipped(name: str) -> Path | None:
     return folder if "/" not in name and (folder / "open_clip_config.json").is_file() else None
 
 
+def has_weights(name: str) -> bool:
+    """Whether a name is that of weights: a folder or file, what comes with macco, or a model of the Hub."""
+    return name.startswith("hf-hub:") or shipped(name) is not None or Path(name).exists()
+
+
 def activation_of(model: nn.Module) -> str:
     """gelu or quick_gelu: what the transformer blocks compute with."""
     quick = any(isinstance(module, QuickGELU) for module in model.modules())
@@ -189,7 +199,7 @@ def _trained_with(name: str, pretrained: str | None) -> str | None:
 def _from_checkpoint(path: Path, activation: str | None) -> LoadedClip:
     if activation is None:
         raise _untold(path)
-    model, config = import_clip(read_state(path), quick_gelu=activation == "quick_gelu")
+    model, config = open_checkpoint(path, quick_gelu=activation == "quick_gelu")
     text, vision = config["text_cfg"], config["vision_cfg"]
     preprocess = open_clip.image_transform(vision["image_size"], is_train=False)
     return LoadedClip(model, preprocess, open_clip.SimpleTokenizer(context_length=text["context_length"]))
@@ -208,7 +218,8 @@ def load_start(config: ModelConfig, seed: int) -> LoadedClip:
     if not config.pretrained:
         logging.disable(logging.WARNING)  # open_clip warns that weights are random, as is asked for here
     try:
-        loaded = load_clip(config.name, config.pretrained or None, config.activation or None)
+        weights = None if has_weights(config.name) else config.pretrained or None
+        loaded = load_clip(config.name, weights, config.activation or None)
     finally:
         logging.disable(logging.NOTSET)
     if config.checkpointing:
@@ -216,9 +227,10 @@ def load_start(config: ModelConfig, seed: int) -> LoadedClip:
     return loaded
 
 
-def architecture(name: str) -> dict[str, Any] | None:
+def architecture(name: str | Path) -> dict[str, Any] | None:
     """The open_clip configuration behind a model's name or folder; None where only its weights tell."""
     open_clip.add_model_config(SHIPPED)
+    name = str(name)
     file = (shipped(name) or Path(name)) / "open_clip_config.json"
     if file.is_file():
         config: dict[str, Any] = json.loads(file.read_text())["model_cfg"]

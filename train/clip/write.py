@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from macco.pipeline.errors import UserError
 from macco.pipeline.folder import filling
-from macco.train.clip.convert import clip_config
+from macco.train.clip.convert import CLIP_VOCABULARY, clip_config
 from macco.train.clip.towers import pixel_statistics
 
 CONFIG = "open_clip_config.json"
 FORMATS = ("open_clip", "hf")
-CLIP_VOCABULARY = 49408  # of OpenAI's byte-pair encoding
 
 
 def write_clip(
@@ -41,7 +40,7 @@ def uses_quick_gelu(clip: nn.Module) -> bool:
     return any(isinstance(module, QuickGELU) for module in clip.modules())
 
 
-def export_open_clip(clip: nn.Module, folder: Path, config: dict[str, Any] | None = None) -> None:
+def export_open_clip(clip: nn.Module, folder: str | Path, config: dict[str, Any] | None = None) -> None:
     """Write a folder that open_clip.create_model_and_transforms opens as "local-dir:FOLDER".
 
     config: of open_clip; needed where the model is no ViT CLIP of default parts. The activation
@@ -51,6 +50,7 @@ def export_open_clip(clip: nn.Module, folder: Path, config: dict[str, Any] | Non
     if not config.get("vision_cfg", {}).get("timm_model_name"):
         config["quick_gelu"] = uses_quick_gelu(clip)
     visual: Any = clip.visual
+    folder = Path(folder)
     mean, std = pixel_statistics(visual)
     preprocess = dict(getattr(visual, "preprocess_cfg", {})) | {"mean": mean, "std": std}
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _plain_config(clip: nn.Module) -> dict[str, Any]:
     )
 
 
-def export_hugging_face(clip: nn.Module, folder: Path) -> None:
+def export_hugging_face(clip: nn.Module, folder: str | Path) -> None:
     """Write a folder for transformers' CLIPModel.from_pretrained, with processor and, for CLIP's own
     vocabulary, tokenizer. Features are the same.
 
@@ -99,7 +99,7 @@ def export_hugging_face(clip: nn.Module, folder: Path) -> None:
     """
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    plain = _plain_config(clip)
+    plain, folder = _plain_config(clip), Path(folder)
     source: Any = clip
     vision, text = plain["vision_cfg"], plain["text_cfg"]
     act, visual = "quick_gelu" if plain["quick_gelu"] else "gelu", source.visual

@@ -50,6 +50,7 @@ class Index:
     fingerprint: str
     heads: NDArray[np.uint8] | None = None  # one bit for each row: the first selected one of its image
     excluded: int = 0  # samples that were selected, but for a list of images to leave out
+    rows_of: str = ""  # a digest of how many rows each shard has in each table
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -164,7 +165,8 @@ def build(
     if not total:
         raise UserError(f"no sample of {store.url} is left: loosen --where, or look at: macco-prep status")
     known = repr(selection) + (f" boxes of {store.boxes_of}" if store.boxes_of else "")
-    return replace(_pieces(shards, files, sizes, selected, heads, known), excluded=dropped)
+    index = _pieces(shards, files, sizes, selected, heads, known)
+    return replace(index, excluded=dropped, rows_of=digest(commits.core.drop_columns("file").to_pydict()))
 
 
 # The rows of images that are to be left out, and which of these each is.
@@ -236,6 +238,11 @@ def _counts(clauses: list[str]) -> str:
     return ", ".join(["count(*)", *(f"count(*) FILTER (WHERE {sql})" for sql in sofar)])
 
 
+def digest(known: object, more: bytes = b"") -> str:
+    """A short name for what `repr` says of something, and further bytes."""
+    return hashlib.sha256(str(known).encode() + more).hexdigest()[:16]
+
+
 def _pieces(
     shards: list[str],
     files: list[str],
@@ -269,6 +276,6 @@ def _pieces(
         shard.astype(np.int32),
         first_row.astype(np.int32),
         np.concatenate([[0], np.cumsum(counts)]),
-        hashlib.sha256(known.encode() + bits.tobytes()).hexdigest()[:16],
+        digest(known, bits.tobytes()),
         None if heads is None else np.packbits(heads),
     )

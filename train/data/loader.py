@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from macco.pipeline.cache import ImageCache
+from macco.pipeline.checked import checked, valid
 from macco.pipeline.errors import UserError
 from macco.pipeline.memory import keep_freed
-from macco.pipeline.query import connect
-from macco.pipeline.schema import NEGATIVE_KINDS, NEGATIVES, OK, PARAPHRASES, UNITS
 from macco.pipeline.store import Store
-from macco.train.config import DataConfig
+from macco.train.config import DataConfig, Seed
 from macco.train.data.batch import Batch
 from macco.train.data.crops import BrokenImageError
 from macco.train.data.index import Index, build
+from macco.train.data.made import made_texts
 from macco.train.data.recipe import Recipe
 from macco.train.data.rows import Fetch, Rows, Sample
 from macco.train.data.selection import Selection
@@ -43,6 +43,9 @@ class LoaderPlan:
     seed: int
     rank: int
     world_size: int
+    contents: dict[
+        str, str
+    ]  # a digest of what the store holds, by its table: of rows, and of texts that are read
 
     @property
     def share(self) -> int:
@@ -71,8 +74,11 @@ def open_loader(
     torch.distributed where they are not given. More than `data.max_broken` unreadable images on one rank end the
     run; until then each is replaced and counted.
 
-    Raises UserError for a store or cache that is not there, a condition that is none, an empty training set.
+    Raises UserError for a setting that is none, a store or cache that is not there, a condition that is none, an empty
+    training set.
     """
+    data, seed = checked(data, "data"), valid(Seed, seed, "seed")
+    recipe = replace(recipe, masks=checked(recipe.masks, "masks"))
     rank = ranks.rank() if rank is None else rank
     world_size = ranks.world() if world_size is None else world_size
     if not 0 <= rank < world_size or data.batch_size < 1:
@@ -84,35 +90,15 @@ def open_loader(
         ImageCache.open(data.cache)
     store = Store.open(data.store).choose_boxes(data.detector)
     store.require_whole()
-    if not 0 <= recipe.negatives <= len(NEGATIVE_KINDS):
-        raise UserError(f"{recipe.negatives} negatives per caption: there are {len(NEGATIVE_KINDS)} kinds")
-    made = {NEGATIVES: ("hard negatives", recipe.negatives > 0), UNITS: ("units", recipe.reads_units)}
-    for table, (what, read) in made.items():
-        without = store.committed() - store.names(".parquet", table) if read else None
-        if without:  # none were made yet, or rows have come or changed since
-            raise UserError(
-                f"{data.store} has no {what} of {len(without)} shards, such as {min(without)}: "
-                f"make them with: macco-train {table} {data.store}"
-            )
-    if recipe.reads_siblings and not (store.exists(PARAPHRASES) or _siblings(store)):
-        raise UserError(
-            f"no image of {data.store} has a second caption: an objective that reads another needs it, or paraphrases "
-            f"made elsewhere (macco-train import-texts {data.store} FILE)"
-        )
+    contents = made_texts(store, recipe)
     say = log if rank == 0 else lambda line: None
     recipe = replace(recipe, on_device=data.crop == "device")
     index = build(store, selection, say, one_caption=data.captions == "one", exclude=data.exclude)
     plan = LoaderPlan(
-        data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size
+        data=data, recipe=recipe, selection=selection, index=index, seed=seed, rank=rank, world_size=world_size,
+        contents={"rows": index.rows_of} | contents,
     )  # fmt: skip
     return Loader(plan, torch.cuda.is_available() if pin_memory is None else pin_memory)
-
-
-def _siblings(store: Store) -> bool:
-    """Whether any image of the store has more than one caption."""
-    with connect(store, views=("samples",)) as connection:
-        found = f"SELECT 1 FROM samples WHERE caption_id > 0 AND status = '{OK}' LIMIT 1"
-        return connection.execute(found).fetchone() is not None
 
 
 @dataclass(frozen=True)
@@ -310,13 +296,14 @@ class Loader(Generic[B]):
             "batch_size": plan.share,  # of one rank, as the first version wrote it
             "world_size": plan.world_size,
             "training_set": plan.index.fingerprint,
+            "contents": plan.contents,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved place.
 
         Raises UserError where the batches would not be those of the run that saved it: another seed, training
-        set, or, within an epoch, batch size or number of ranks.
+        set, store under the same name, or, within an epoch, batch size or number of ranks.
         """
         mine = self.state_dict()
         fixed = ["seed", "training_set"] + (["batch_size", "world_size"] if state["step"] else [])
@@ -325,6 +312,13 @@ class Loader(Generic[B]):
                 raise UserError(
                     f"this run has {name} {mine[name]!r}, the saved one {state[name]!r}: "
                     "resume with the same, or start anew"
+                )
+        # Earlier versions saved none.
+        for table, known in state.get("contents", mine["contents"]).items():
+            if mine["contents"].get(table) != known:
+                raise UserError(
+                    f"the {table} of {self.plan.data.store} are not those that this run was begun with: "
+                    "bring them back, or start anew"
                 )
         self.close()
         self.epoch, self.step = state["epoch"], state["step"]

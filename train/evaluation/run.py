@@ -61,9 +61,14 @@ def absent_images(
 
 
 def require_images(manifest: BenchmarkManifest, places: Places, pictures: Iterable[Picture]) -> None:
-    """Raises NoImagesError where not one image file is there, before anything is encoded."""
+    """Raises NoImagesError where not one image file is there, before anything is encoded.
+
+    Raises UserError where no image is named: there is no item.
+    """
     files = {picture.source for picture in pictures}
-    if files and not any(map(os.path.exists, files)):
+    if not files:
+        raise UserError(f"{manifest.name}: its files hold no items: {manifest.get}")
+    if not any(map(os.path.exists, files)):
         lines = _absent(manifest, places, dict.fromkeys(files, True))
         raise NoImagesError(f"{manifest.name}: no image is there: " + ("; ".join(lines) or manifest.get))
 

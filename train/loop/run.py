@@ -54,6 +54,8 @@ def train(config: TrainConfig, run: Path, stop: Callable[[], bool], log: Log = p
         raise UserError("no store to train on: give --store STORE")
     opened = Store.open(config.data.store)
     begun = checkpoint.path(run, checkpoint.LATEST).is_file()
+    if not begun:
+        checkpoint.require_none(run)
     objective = load_objective(config)
 
     def whose(store: Store, where: str) -> str:

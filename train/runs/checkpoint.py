@@ -12,6 +12,7 @@ from macco.pipeline.folder import replacing
 FOLDER = "checkpoints"
 LATEST = "latest"
 BEST = "best"
+HELD = {"step": int, "model": dict, "optimizer": dict, "rng": list, "data": dict}  # beside what may be there
 
 
 def path(run: Path, name: str) -> Path:
@@ -41,9 +42,25 @@ def load(run: Path, name: str) -> dict[str, Any]:
         there = sorted(file.stem for file in source.parent.glob("*.pt"))
         raise UserError(f"{run} has no checkpoint {name!r}: it has {', '.join(there) or 'none'}")
     try:
-        state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+        state: Any = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{source} cannot be read ({type(error).__name__}): delete it to start anew"
         ) from error
-    return state
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in HELD.items()):
+        raise UserError(f"{source} is no checkpoint of a run: restore it, or delete it to start anew")
+    found: dict[str, Any] = state
+    return found
+
+
+def require_none(run: Path) -> None:
+    """Raise UserError where a run is to begin in a folder that holds what an earlier one made.
+
+    Its best checkpoint and its model would be taken for the new run's.
+    """
+    left = [str(place) for place in (path(run, BEST), run / "model") if place.exists()]
+    if left:
+        raise UserError(
+            f"{run} has no checkpoint to go on from, but {' and '.join(left)} of an earlier run: "
+            "choose another --out, or delete what is there"
+        )

@@ -7,10 +7,13 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from macco.pipeline.errors import UserError
+from macco.train.cli import app
 from macco.train.clip.load import activation_of, load_clip
 from tests.support.evaluated import small_clip
+from tests.support.tiny import tiny_clip
 
 
 def test_load_clip(folder: Path, tmp_path: Path) -> None:
@@ -74,3 +77,40 @@ def test_an_architecture_with_random_weights(folder: Path) -> None:
         activation_of(load_clip("small-quick-for-tests", str(path.with_name("weights.pt"))).model)
         == "quick_gelu"
     )
+
+
+def test_weights_are_not_given_twice(folder: Path, tmp_path: Path) -> None:
+    torch.save(small_clip().state_dict(), tmp_path / "a.pt")
+    for name in (str(folder), str(tmp_path / "a.pt"), "macco-demo"):
+        for weights in ("openai", str(tmp_path / "a.pt")):
+            with pytest.raises(UserError, match="weights of its own"):
+                load_clip(name, weights, activation="gelu")
+        for weights in ("openai", "random"):
+            asked = [
+                "eval",
+                name,
+                "--pretrained",
+                weights,
+                "--activation",
+                "gelu",
+                "--out",
+                str(tmp_path / "o"),
+            ]
+            with pytest.raises(UserError, match="weights of its own: leave --pretrained out"):
+                CliRunner().invoke(app, asked, catch_exceptions=False)
+        asked = ["run", "--store", str(tmp_path), f"model.name={name}", "--out", str(tmp_path / "o")]
+        with pytest.raises(UserError, match=r"weights of its own: leave model\.pretrained out"):
+            CliRunner().invoke(app, [*asked, "model.pretrained=openai"], catch_exceptions=False)
+        with pytest.raises(UserError, match="is not a concept store"):  # the default is no choice
+            CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_a_file_of_another_vocabulary_has_no_tokenizer(tmp_path: Path) -> None:
+    torch.save(tiny_clip().float().state_dict(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match="a vocabulary of 40, not CLIP's of 49408"):
+        load_clip(str(tmp_path / "a.pt"), activation="gelu")
+    with pytest.raises(UserError, match="a vocabulary of 40"):
+        CliRunner().invoke(
+            app, ["import", str(tmp_path / "a.pt"), "--out", str(tmp_path / "o")], catch_exceptions=False
+        )
+    assert not (tmp_path / "o").exists()

@@ -3,6 +3,8 @@
 import math
 import os
 import pickle
+import shutil
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -19,9 +21,12 @@ from macco.preprocess.exchange.cache import write_cache
 from macco.train.config import MaskConfig
 from macco.train.data import crops as images
 from macco.train.data.loader import Batches
+from macco.train.data.negatives import write_negatives
 from macco.train.data.shuffle import Epoch
 from macco.train.objectives.macco.batches import open_training_data
 from tests.support.drawn import drawn_store, jpeg, record, rows, tar
+from tests.support.rows import record as small_record
+from tests.support.rows import tables
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
 PER_EPOCH = 7
@@ -125,6 +130,41 @@ def test_a_state_of_another_run_is_refused(store, change, named):
     state = load(store).state_dict()
     with pytest.raises(UserError, match=named):
         load(store, **change).load_state_dict(state)
+
+
+def made(folder, captions, boxes=1, seed=0, negatives=True):
+    shutil.rmtree(folder, ignore_errors=True)
+    store = Store.create(str(folder), {"detector": "tiny"})
+    for shard in "ab":
+        store.commit(shard, tables(shard, captions, boxes=boxes), small_record(shard))
+    store.close()
+    if negatives:
+        write_negatives(store, seed, lambda line: None)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("negatives", "changed", "named"),
+    [
+        (0, {"boxes": 2}, "the rows of"),
+        (0, {"negatives": False}, None),
+        (1, {"boxes": 2}, "the rows of"),
+        (1, {"seed": 1, "captions": ["a dog of another store", "a cat of it"] * 4}, "the negatives of"),
+        (1, {}, None),
+    ],
+)
+def test_a_store_of_other_contents_under_the_same_name_is_refused(tmp_path, negatives, changed, named):
+    captions = ["a dog", "a cat"] * 4
+
+    def opened(**changes):
+        return load(made(tmp_path / "s", **({"captions": captions} | changes)).url, negatives=negatives)
+
+    state = opened().state_dict()
+    loader = opened(**changed)
+    former = {name: value for name, value in state.items() if name != "contents"}
+    loader.load_state_dict(former)
+    with pytest.raises(UserError, match=named) if named else nullcontext():
+        loader.load_state_dict(state)
 
 
 def test_another_number_of_ranks_may_go_on_between_epochs_only(store):

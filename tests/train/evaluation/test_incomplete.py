@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from macco.pipeline.errors import UserError
 from macco.train.cli import app
 from macco.train.evaluation.benchmarks import BENCHMARKS
 from macco.train.evaluation.encoder import DualEncoder
@@ -204,6 +205,18 @@ def test_nothing_but_missing_captions_is_a_report_too(
     drawn(name, places)
     statuses = run(name, encoder, places).report["statuses"]
     assert statuses["missing_caption"] == 2
+
+
+EMPTY = [
+    name for name in ROWS if name not in TEXT_OR_NULL and name != "crepe"
+]  # the others' files have columns
+
+
+@pytest.mark.parametrize("name", EMPTY)  # which an empty list is a file of
+def test_a_file_without_any_item_is_one_line(name: str, encoder: DualEncoder, tmp_path: Path) -> None:
+    places = written(tmp_path, name, [])
+    with pytest.raises(UserError, match=f"{name}: its files hold no items: "):
+        run(name, encoder, places)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "bivlc"])  # whose images lie in its file

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from macco.pipeline.errors import UserError
-from macco.train.config import Count, ObjectiveSettings, Positive
+from macco.train.config import Count, ObjectiveSettings, Positive, Share, Weight
 
 if TYPE_CHECKING:
     from macco.train.config import TrainConfig
@@ -21,17 +21,17 @@ class JointConfig(ObjectiveSettings):
     layers: Positive = 12
     width: Positive = 768
     heads: Positive = 12
-    dropout: float = 0.1
+    dropout: Share = 0.1
     regions: Literal["boxes", "grid"] = "boxes"  # the store's boxes, or the image tower's patches
     count: Positive = (
         36  # regions of an image at most, the whole image being the first; grid: all patches, always
     )
-    box_score: float = 0.2  # boxes that score less are no regions
+    box_score: Share = 0.2  # boxes that score less are no regions
     tower: Literal["frozen", "trained"] = "frozen"  # frozen: regions are made once, and kept in the store
     negatives: Positive = 31  # for each anchor, as far as the batch has them
     offline: Count = 0  # of them hard negative captions of the store's scene graphs (macco-train negatives)
-    margin: float = 0.2
-    weight: float = 1.0  # of the attention loss
+    margin: Weight = 0.2
+    weight: Weight = 1.0  # of the attention loss
     schedule: Literal["exp", "linear", "log", "constant"] = "exp"  # how that weight grows over training
     row_normalised: bool = False  # CACR's variant without a second softmax; of IAIS's size, and not CACR
     eval_detector: str = ""  # whose boxes of it, where it has those of several

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ class MaskedPairs(Recipe):
     patch_size: int
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
+        if min(self.image_size, self.patch_size) < 1 or self.image_size % self.patch_size:
             raise UserError(f"patches of {self.patch_size} pixels do not divide images of {self.image_size}")
 
     def make(self, sample: Sample, random: np.random.Generator) -> Any:
@@ -45,7 +46,7 @@ class MaskedPairs(Recipe):
 
 
 def open_training_data(
-    store: str,
+    store: str | Path,
     tokenizer: Any,
     *,
     image_size: int,
@@ -75,7 +76,7 @@ def open_training_data(
     says what is refused.
     """
     data = DataConfig(
-        store=store, where=where, keep=keep, captions=captions, batch_size=batch_size, cache=cache, crop=crop,
+        store=str(store), where=where, keep=keep, captions=captions, batch_size=batch_size, cache=cache, crop=crop,
         workers=workers, prefetch=prefetch, max_broken=max_broken,
     )  # fmt: skip
     recipe = MaskedPairs(

@@ -16,23 +16,25 @@ class Method(ObjectiveSettings):
 
     group: ClassVar[str] = "method"
 
-    contrast: float = 1.0
+    contrast: Weight = 1.0
     mca: bool = True  # masked samples in the contrast; False: CLIP's own loss
     mir: Weight = 0.1
     mlm: Weight = 20.0
     mim: Weight = 250.0
     negatives: Count = 0  # hard negatives per caption, more candidates for each image (NegCLIP)
-    imc: float = 0.0  # CE-CLIP's intra-modal contrast and cross-modal ranking, where there are hard negatives
-    cmr: float = 0.0
-    margin_limit: float = 5.0  # of the ranking's adaptive margins, on the scaled similarity
+    imc: Weight = (
+        0.0  # CE-CLIP's intra-modal contrast and cross-modal ranking, where there are hard negatives
+    )
+    cmr: Weight = 0.0
+    margin_limit: Weight = 5.0  # of the ranking's adaptive margins, on the scaled similarity
     stop_gradient: bool = True  # predictors do not train the tower that shows them the other modality's image
     injection: bool = True  # of the pooled feature into tokens
     normalise_pixels: bool = True
     freeze: Literal["", "image", "text"] = ""  # the tower to leave as it is
     text_depth: Positive = 2  # predictor blocks; 4 and 6 in the released B/16 and L/14
     image_depth: Positive = 3
-    heads: int = 0  # of the predictors; 0: one per 64 of the joint width
-    congruence: float = 0.0  # of the towers' attention with each other's (see attention.py)
+    heads: Count = 0  # of the predictors; 0: one per 64 of the joint width
+    congruence: Weight = 0.0  # of the towers' attention with each other's (see attention.py)
     congruence_kind: Literal["cacr", "iais-singular", "iais-distributed", "row-normalised"] = "cacr"
     anchors: Literal["all", "full"] = (
         "all"  # full: masked samples are wrong answers only, never anchors (MCA)
@@ -51,6 +53,10 @@ class Method(ObjectiveSettings):
     @property
     def hard_negatives(self) -> int:
         return self.negatives
+
+    @property
+    def draws_masks(self) -> bool:
+        return True
 
     def check(self, config: "TrainConfig") -> None:
         if self.congruence and config.compile:

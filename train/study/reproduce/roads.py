@@ -12,7 +12,7 @@ from macco.pipeline.errors import UserError
 from macco.pipeline.folder import put_file, replacing
 from macco.pipeline.query import connect
 from macco.pipeline.store import Store
-from macco.train.clip.convert import import_clip, read_state
+from macco.train.clip.convert import open_checkpoint
 from macco.train.clip.write import write_clip
 from macco.train.config import TrainConfig
 from macco.train.evaluation.benchmarks.order import freeze
@@ -164,7 +164,7 @@ class Road:
                 if not source.is_file() or source.read_text("utf-8") != told:
                     raise UserError(f"{model} is of another {file.name}: choose another --out, or delete it")
                 continue
-            clip, config = import_clip(read_state(file), quick_gelu=True)
+            clip, config = open_checkpoint(file, quick_gelu=True)
             put_file(source, told.encode())
             with replacing(model) as temporary:
                 write_clip(clip, temporary, "open_clip", config)

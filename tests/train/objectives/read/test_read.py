@@ -142,6 +142,17 @@ def test_paraphrases_made_elsewhere_come_first_and_without_any_it_is_refused(t5:
     assert (batch.labels >= 0).any(1).nonzero().flatten().tolist() == [row]
 
 
+def test_a_shard_whose_paraphrases_went_is_named_before_the_first_batch(t5: str, tmp_path: Path) -> None:
+    url = drawn_store(tmp_path, shards=2, images=4)
+    recipe = SiblingPairs(tokenize=Tokenize(TOKENIZER), image_size=32, labels=Labels(t5, 77), align=True)
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({"sample_id": "d/00000/000000002/0", "paraphrases": ["a dog rests"]}))
+    import_texts(Store.open(url), str(file), quiet)
+    Path(url, "paraphrases", "00001.parquet").unlink()  # as an extraction does where the shard's rows change
+    with pytest.raises(UserError, match=r"no paraphrases of 1 shards, such as 00001: .*import-texts"):
+        open_loader(DataConfig(store=url, batch_size=4, workers=0), recipe, log=quiet)
+
+
 def test_captions_without_another_are_counted_and_said(store: Store, t5: str, tmp_path: Path) -> None:
     recipe = SiblingPairs(tokenize=Tokenize(TOKENIZER), image_size=32, labels=Labels(t5, 77), align=True)
 
