@@ -96,7 +96,6 @@ def _resolved(
     exclude: str | None = None,
 ) -> Any:
     from macco.train import layers as settings
-    from macco.train.clip.load import has_weights
 
     layers = [settings.read_saved(begun)] if begun else []
     layers += [settings.preset(name) for name in presets or []]
@@ -107,10 +106,18 @@ def _resolved(
         if value is not None
     }
     given = settings.parse(assignments or [])
+    for name in data.keys() & given.get("data", {}).keys():
+        if data[name] != given["data"][name]:
+            raise UserError(
+                f"--{name} is {data[name]!r} and data.{name} is {given['data'][name]!r}: give one"
+            )
     config = settings.resolve(*layers, given, {"data": data})
     settings.require_read(config, given)
-    if given.get("model", {}).get("pretrained") and has_weights(config.model.name):
-        raise UserError(f"{config.model.name} comes with weights of its own: leave model.pretrained out")
+    if given.get("model", {}).get("pretrained"):
+        from macco.train.clip.load import has_weights
+
+        if has_weights(config.model.name):
+            raise UserError(f"{config.model.name} comes with weights of its own: leave model.pretrained out")
     return config
 
 

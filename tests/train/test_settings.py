@@ -1,5 +1,6 @@
 """What settings refuse before anything is read."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +86,11 @@ def test_epochs_are_refused_where_a_preset_has_steps() -> None:
     given("epochs=3", "steps=0", presets="tiny")
     given("epochs=3", "steps=5", presets="tiny")
     given("epochs=3", presets="paper-vitb32")
+
+
+@pytest.mark.parametrize("name", ["store", "where", "exclude"])
+def test_an_option_and_a_setting_of_one_name_must_agree(name: str, tmp_path: Path) -> None:
+    command = ["run", f"--{name}", "one", f"data.{name}=another", "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=f"--{name} is 'one' and data.{name} is 'another': give one"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
