@@ -48,7 +48,6 @@ class Tokenize:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.context: int = getattr(tokenizer, "context_length", 0)
         self._words: dict[str, Word] = {}
         self._last: dict[str, Tokens] = {}  # of the latest captions: a sample's is asked for more than once
         if isinstance(tokenizer, SimpleTokenizer):
@@ -67,6 +66,7 @@ class Tokenize:
             raise UserError(
                 f"tokenizer {type(tokenizer).__name__} is not supported: use open_clip.get_tokenizer"
             )
+        self.context: int = tokenizer.context_length
 
     def __call__(self, caption: str) -> Tokens:
         """Tokenize one caption, cut at the context length, with its last token kept for the end."""

@@ -78,9 +78,8 @@ def _deny_not(sentence: Sentence, negation: Word) -> None:
     head, after = negation.head, sentence.words[negation.i + 1].standing
     if after.form == "only":
         return
-    if (
-        after.form in ("all", "every", "both") and after.head.is_noun
-    ):  # not all dogs are black: there are dogs
+    # not all dogs are black: there are dogs
+    if after.form in ("all", "every", "both") and after.head.is_noun:
         if after.head.dep_ in ("nsubj", "nsubjpass") and after.head.head.is_verb:
             _deny_predicate(sentence, negation, after.head.head)
         return

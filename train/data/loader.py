@@ -43,9 +43,7 @@ class LoaderPlan:
     seed: int
     rank: int
     world_size: int
-    contents: dict[
-        str, str
-    ]  # a digest of what the store holds, by its table: of rows, and of texts that are read
+    contents: dict[str, str]  # digests of the store's rows, and of each table of texts that is read
 
     @property
     def share(self) -> int:
